@@ -1,0 +1,91 @@
+"""The records that travel between rooms: frozen, plain, picklable."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Status = Literal["ok", "unreadable", "too_large", "truncated", "unsupported", "duplicate_id"]
+STATUSES: tuple[Status, ...] = ("ok", "unreadable", "too_large", "truncated", "unsupported", "duplicate_id")
+
+Verdict = Literal["copy", "partial_copy", "near_duplicate", "no_match"]
+
+Pixels = NDArray[np.uint8]  # [height, width, 3], RGB
+Vectors = NDArray[np.float32]  # [n, dimension], rows of length 1
+StoredVectors = NDArray[np.float16]  # the same at rest
+
+
+@dataclass(frozen=True)
+class Image:
+    """One entry that a source lists. `read` returns the encoded bytes and raises ImageProblem when it can't.
+
+    Listing is cheap: nothing of the image is read before `read` is called, and `read` may be called from any thread.
+    """
+
+    image_id: str
+    uri: str
+    source: str
+    read: Callable[[], bytes]
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """What is known of an image once it was looked at: a row of images.parquet."""
+
+    image_id: str
+    uri: str
+    source: str
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    status: Status = "ok"
+    message: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images in source order after decoding. `pixels[j]` belongs to `rows[ok[j]]`; rows that failed have no pixels."""
+
+    rows: tuple[ImageRow, ...]
+    ok: tuple[int, ...]
+    pixels: tuple[Pixels, ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """One reference proposed for one query: a row of the matches output, columns in the order of the contract.
+
+    What the run did not compute (no verification, no second view) is None, never a made-up value.
+    """
+
+    query_id: str
+    reference_id: str
+    score: float
+    verdict: Verdict
+    similarity: float
+    normalised_similarity: float
+    query_view: str
+    reference_view: str
+    inliers: int | None
+    query_overlap: float | None
+    reference_overlap: float | None
+    transform: tuple[float, ...] | None  # 9 numbers, row-major, query pixels -> reference pixels
+    rank: int
+    reference_uri: str
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """All matches of one query, best first. A query that failed has a status other than `ok` and no matches."""
+
+    query_id: str
+    uri: str
+    status: Status
+    message: str
+    matches: tuple[Match, ...]
