@@ -1,1 +1,1 @@
-
+"""Training of descriptors: batched edits on the training device, SSCD's objective, a loop that resumes exactly."""

@@ -1,0 +1,349 @@
+"""The training loop: SSCD's objective over light and hard views, with a bank of all training images as negatives.
+
+Everything random in a step is drawn from a seed made of the run's seed and the step's number, so a run resumed from a checkpoint
+continues exactly as if it had not stopped.
+"""
+
+import copy
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from copydet.descriptors.network import CopyNetwork, NetworkSpec, build_network, load_trunk
+from copydet.errors import UsageError
+from copydet.progress import Progress, Silent
+from copydet.training import losses
+from copydet.training.augment import Augmenter, Views
+from copydet.training.config import TrainConfig
+from copydet.training.data import near_identical_groups, read_images
+from copydet.training.glyphs import draw_glyphs
+from copydet.training.warp import make_sources
+
+MEAN = (0.485, 0.456, 0.406)  # the trunks were trained on ImageNet with these
+STD = (0.229, 0.224, 0.225)
+PATCH_CHANNELS = 64
+
+Measure = Callable[[CopyNetwork], dict[str, float]]
+
+
+@dataclass
+class State:
+    """All that a checkpoint holds and a step changes."""
+
+    network: CopyNetwork
+    patch_head: nn.Conv2d
+    average: CopyNetwork
+    optimiser: torch.optim.Optimizer
+    bank: Tensor  # float32 [images, dimension]: the light view of each training image as last seen
+    step: int = 0
+
+
+def normalise(x: Tensor) -> Tensor:
+    """float [n, 3, h, w] in [0, 1] -> what the trunks expect."""
+    mean, std = x.new_tensor(MEAN).view(1, 3, 1, 1), x.new_tensor(STD).view(1, 3, 1, 1)
+    return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def choose_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def train(config: TrainConfig, measure: Measure | None = None, progress: Progress | None = None) -> CopyNetwork:
+    """Train as `config` says and return the averaged network; resumes from `output`/checkpoint.pt if there is one.
+
+    `measure` is called with the averaged network every `measure_every` steps; what it returns goes to curves.csv beside the losses.
+    """
+    progress = progress or Silent()
+    device = choose_device(config.device)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    pixels, aspects = read_images(config.images, config.source_size, progress)
+    sources = make_sources(pixels.to(device), aspects.to(device))
+    groups = near_identical_groups(sources.levels[0])
+    augmenter = Augmenter(sources, draw_glyphs(600, config.seed).to(device), config.size, config.held_out)
+    state = _start(config, augmenter, device, progress)
+    teacher = Teacher(config.teacher, augmenter) if config.teacher else None
+    step_network = torch.compile(state.network.pooled) if config.compiled else state.network.pooled
+    curves = Curves(output / "curves.csv", state.step)
+    while state.step < config.steps:
+        began = time.monotonic()
+        row = train_step(config, state, augmenter, groups, step_network, teacher)
+        if state.step % 50 == 0 or state.step == config.steps:
+            curves.add(state.step, {**{k: float(v) for k, v in row.items()}, "seconds_a_step": time.monotonic() - began})
+        if measure and (state.step % config.measure_every == 0 or state.step == config.steps):
+            found = measure(state.average)
+            curves.add(state.step, found)
+            progress.note(f"step {state.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()))
+        if state.step % config.save_every == 0 or state.step == config.steps:
+            save_checkpoint(output / "checkpoint.pt", state)
+        progress.advance(config.batch)
+    return state.average
+
+
+def _start(config: TrainConfig, augmenter: Augmenter, device: torch.device, progress: Progress) -> State:
+    torch.manual_seed(config.seed)
+    network = build_network(NetworkSpec(config.trunk, config.dimension))
+    whole = bool(config.start) and _load_start(network, config)
+    network = network.to(device, memory_format=torch.channels_last)
+    patch_head = nn.Conv2d(network.map_channels, PATCH_CHANNELS, 1).to(device)
+    if not whole:
+        whiten_projection(network, augmenter)
+    head = [*network.projection.parameters(), *patch_head.parameters()]
+    trunk = [*network.stride_16.parameters(), *network.rest.parameters()]
+    optimiser = torch.optim.AdamW(
+        [{"params": trunk, "peak": config.trunk_rate}, {"params": head, "peak": config.head_rate}],
+        lr=config.trunk_rate,
+        weight_decay=config.weight_decay,
+    )
+    average = copy.deepcopy(network).requires_grad_(False)
+    bank = torch.zeros(augmenter.sources.count, config.dimension, device=device)
+    state = State(network, patch_head, average, optimiser, bank)
+    checkpoint = Path(config.output) / "checkpoint.pt"
+    if checkpoint.exists():
+        load_checkpoint(checkpoint, state)
+        progress.note(f"resuming at step {state.step} from {checkpoint}")
+    else:
+        fill_bank(state, augmenter)
+    return state
+
+
+def _load_start(network: CopyNetwork, config: TrainConfig) -> bool:
+    """Load `config.start`; true if it held a whole network, projection included."""
+    from safetensors import safe_open
+    from safetensors.torch import load_model
+
+    path = Path(config.start)
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; `start` names pretrained weights (safetensors)")
+    with safe_open(path, "pt") as file:
+        whole = "projection.weight" in file.keys()  # noqa: SIM118 (safe_open is no mapping)
+    if whole:
+        load_model(network, path)
+    else:
+        load_trunk(network, config.trunk, path)
+    return whole
+
+
+@torch.no_grad()
+def whiten_projection(network: CopyNetwork, augmenter: Augmenter, images: int = 8192, block: int = 256) -> None:
+    """Start the projection as PCA whitening of pooled features of light views: decorrelated from the first step."""
+    count = min(images, augmenter.sources.count)
+    device = augmenter.sources.aspects.device
+    parts = [network.pooled(normalise(augmenter.light(i).float()))[0] for i in torch.arange(count, device=device).split(block)]
+    features = torch.cat(parts).double()
+    mean = features.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((features - mean).T))
+    dimension = network.projection.out_features
+    values, vectors = values.flip(0)[:dimension], vectors.flip(1)[:, :dimension]
+    # A floor under the variances keeps noise directions (more dimensions than images) from exploding.
+    weight = vectors.T / (values.clamp(min=float(values[0]) * 1e-4)).sqrt()[:, None]
+    network.projection.weight.copy_(weight)
+    network.projection.bias.copy_(-(weight @ mean))
+
+
+@torch.no_grad()
+def fill_bank(state: State, augmenter: Augmenter, block: int = 512) -> None:
+    """Describe the light view of every training image."""
+    for index in torch.arange(augmenter.sources.count, device=state.bank.device).split(block):
+        state.bank[index] = state.network(normalise(augmenter.light(index).float()))
+
+
+def schedule(config: TrainConfig, step: int) -> float:
+    """Share of the peak learning rate at `step`: linear warm-up, then cosine to zero."""
+    if step < config.warm_up:
+        return (step + 1) / config.warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - config.warm_up) / max(config.steps - config.warm_up, 1)))
+
+
+def draw_batch(config: TrainConfig, bank: Tensor, step: int) -> Tensor:
+    """int64 [batch]: the next images of this epoch's order, then look-alikes of the first of them."""
+    count = bank.shape[0]
+    batch = min(config.batch, count)
+    alike = int(batch * config.look_alikes)
+    fresh = batch - alike
+    positions = torch.arange(step * fresh, (step + 1) * fresh)
+    chosen = []
+    for epoch in torch.unique(positions // count):
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed * 7919 + int(epoch)))
+        chosen.append(order[positions[positions // count == epoch] % count])
+    index = torch.cat(chosen).to(bank.device)
+    if alike == 0:
+        return index
+    near = (bank[index[:alike]] @ bank.T).topk(min(9, count), dim=1).indices
+    pick = torch.randint(1, near.shape[1], (near.shape[0], 1), device=bank.device)
+    return torch.cat((index, near.gather(1, pick).squeeze(1)))
+
+
+def train_step(
+    config: TrainConfig,
+    state: State,
+    augmenter: Augmenter,
+    groups: Tensor,
+    pooled: Callable[[Tensor], tuple[Tensor, Tensor]],
+    teacher: "Teacher | None",
+) -> dict[str, Tensor]:
+    """Make views, take one optimiser step, update the average and the bank; returns the parts of the loss."""
+    torch.manual_seed((config.seed << 32) + state.step)
+    device = state.bank.device
+    index = draw_batch(config, state.bank, state.step)
+    ramp = min(1.0, 0.4 + 0.6 * state.step / max(config.ramp * config.steps, 1))
+    with torch.no_grad():
+        light = augmenter.light(index)
+        hard = augmenter.hard(index.repeat(2), ramp)
+        views = normalise(torch.cat((light, hard.pixels.to(light.dtype))).float())
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        features, middle = pooled(views)
+        patches = state.patch_head(middle) if config.patch_weight else None
+    raw = state.network.projection(features)
+    parts = view_losses(config, F.normalize(raw, dim=1), index, hard, groups, state.bank)
+    if patches is not None:
+        n = len(index)
+        parts["patch"] = config.patch_weight * losses.patch_contrast(patches[n:], patches[:n].repeat(2, 1, 1, 1), hard.traced)
+    if config.norm_ratio_weight:
+        n = len(index)
+        parts["norm_ratio"] = config.norm_ratio_weight * losses.norm_ratio(raw[:n].repeat(2, 1), raw[n:])
+    if teacher is not None:
+        parts["teacher"] = config.teacher_weight * teacher.loss(views, F.normalize(raw, dim=1), state.bank)
+    loss = torch.stack([v for k, v in parts.items() if not k.endswith("_similarity")]).sum()
+    for group in state.optimiser.param_groups:
+        group["lr"] = group["peak"] * schedule(config, state.step)
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 5.0)
+    state.optimiser.step()
+    _update_average(state, config.average)
+    state.bank[index] = F.normalize(raw[: len(index)].detach(), dim=1)
+    state.step += 1
+    return {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}}
+
+
+def view_losses(config: TrainConfig, z: Tensor, index: Tensor, hard: Views, groups: Tensor, bank: Tensor) -> dict[str, Tensor]:
+    """InfoNCE both ways between each hard view and its light view, mixed positives, and the entropy term.
+
+    z: float [3 b, d], light views first, then two hard views an image. Negatives are the batch and the bank without whatever shares
+    content with the row: the image itself, its near-identical group, the other pictures visible in a hard view.
+    """
+    b = len(index)
+    image = index.repeat(3)
+    held = torch.cat((image[:, None], F.pad(hard.others, (0, 0, b, 0), value=-1)), dim=1)  # [3b, 5] what each view shows
+    group = torch.where(held >= 0, groups[held.clamp(min=0)], torch.full_like(held, -1))
+    in_batch, in_bank = z @ z.T, z @ bank.T
+    clash_batch = torch.zeros_like(in_batch, dtype=torch.bool)
+    clash_bank = torch.zeros_like(in_bank, dtype=torch.bool)
+    for slot in range(held.shape[1]):
+        mine = group[:, slot, None]
+        clash_bank |= (mine == groups[None]) & (mine >= 0)
+        for other in range(held.shape[1]):
+            clash_batch |= (mine == group[None, :, other]) & (mine >= 0)
+    negatives, allowed = torch.cat((in_batch, in_bank), dim=1), torch.cat((~clash_batch, ~clash_bank), dim=1)
+    t = config.temperature
+    anchors = torch.arange(b, 3 * b, device=z.device)
+    lights = anchors % b
+    positive = in_batch[anchors, lights]
+    query_loss = losses.contrastive(positive, negatives[anchors], allowed[anchors], t).mean()
+    light_rows = losses.contrastive(
+        torch.cat((in_batch[lights[:b], anchors[:b]], in_batch[lights[:b], anchors[b:]])), negatives[lights], allowed[lights], t
+    )
+    parts = {"contrastive": 0.5 * (query_loss + light_rows.mean())}
+    rows = (hard.shared >= 0).nonzero().squeeze(1)
+    if rows.numel():
+        to_shared = (z[rows + b] * bank[hard.shared[rows]]).sum(1)
+        mixed = losses.contrastive(to_shared, negatives[rows + b], allowed[rows + b], t)
+        parts["mixed"] = mixed.sum() / (2 * b)
+    nearest = negatives.masked_fill(~allowed, -1.0).amax(dim=1)
+    parts["entropy"] = config.entropy_weight * losses.entropy(nearest)
+    parts["positive_similarity"], parts["nearest_similarity"] = positive.mean(), nearest.mean()
+    return parts
+
+
+class Teacher:
+    """A finished, larger network whose similarities the student learns to repeat."""
+
+    def __init__(self, path: str, augmenter: Augmenter) -> None:
+        self.network = load_finished(Path(path)).to(augmenter.sources.aspects.device).requires_grad_(False)
+        count = augmenter.sources.count
+        with torch.no_grad():
+            index = torch.arange(count, device=augmenter.sources.aspects.device).split(512)
+            self.bank = torch.cat([self.network(normalise(augmenter.light(i).float())) for i in index])
+
+    def loss(self, views: Tensor, z: Tensor, bank: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(views.device.type, torch.bfloat16, enabled=views.is_cuda):
+            mine = self.network(views).float()
+        return losses.relational_distillation(z @ bank.T, mine @ self.bank.T, 0.05, 0.05)
+
+
+@torch.no_grad()
+def _update_average(state: State, decay: float) -> None:
+    # The average starts where training starts and would drag that along: a short memory first, the full one later.
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    mine, theirs = list(state.average.parameters()), list(state.network.parameters())
+    torch._foreach_lerp_(mine, theirs, 1 - decay)
+
+
+def save_checkpoint(path: Path, state: State) -> None:
+    """Write all of `state` beside `path` and rename, so that a kill leaves the last whole checkpoint."""
+    content = {
+        "network": state.network.state_dict(),
+        "patch_head": state.patch_head.state_dict(),
+        "average": state.average.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+        "bank": state.bank,
+        "step": state.step,
+    }
+    unfinished = path.with_suffix(".tmp")
+    torch.save(content, unfinished)
+    unfinished.replace(path)
+
+
+def load_checkpoint(path: Path, state: State) -> None:
+    """Restore `state` in place; raises UsageError if the checkpoint is of another network or another set of images."""
+    content = torch.load(path, map_location=state.bank.device, weights_only=True)
+    if content["bank"].shape != state.bank.shape:
+        raise UsageError(
+            f"{path}: made with {content['bank'].shape[0]} images and dimension {content['bank'].shape[1]}, this run has "
+            f"{state.bank.shape[0]} and {state.bank.shape[1]}; name another output folder or remove it"
+        )
+    state.network.load_state_dict(content["network"])
+    state.patch_head.load_state_dict(content["patch_head"])
+    state.average.load_state_dict(content["average"])
+    state.optimiser.load_state_dict(content["optimiser"])
+    state.bank.copy_(content["bank"])
+    state.step = int(content["step"])
+
+
+def load_finished(folder: Path) -> CopyNetwork:
+    """The network of a finished descriptor folder."""
+    import tomllib
+
+    from safetensors.torch import load_file
+
+    description = tomllib.loads((folder / "descriptor.toml").read_text(encoding="utf-8"))
+    network = build_network(NetworkSpec(description["network"], int(description["dimension"])))
+    network.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()}, strict=False)
+    return network
+
+
+class Curves:
+    """Losses and measures as CSV rows (step, name, value): rows past the step of a resumed checkpoint are dropped first."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept: list[list[str]] = []
+        if path.exists() and step:
+            with path.open(newline="") as file:
+                kept = [row for row in csv.reader(file) if row and row[0] != "step" and int(row[0]) <= step]
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([["step", "name", "value"], *kept])
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows([[step, name, f"{value:.6g}"] for name, value in values.items()])
