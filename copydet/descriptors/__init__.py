@@ -1,1 +1,1 @@
-
+"""Networks, their weights and the runtimes that turn pixels into vectors."""

@@ -1,0 +1,80 @@
+"""Opening the runtime that describes: CUDA where a kernel really runs, else OpenVINO, else torch on the CPU."""
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Protocol
+
+from copydet.descriptors.registry import Descriptor
+from copydet.errors import MissingPackage, UsageError
+from copydet.records import Pixels, Vectors
+
+
+class Runtime(Protocol):
+    """What describes images.
+
+    `name` says where and how exactly (`openvino-cpu-f32`, `torch-cuda-bf16`); `batch_size` is how many images a call
+    should bring to keep the device busy.
+    """
+
+    descriptor: Descriptor
+    name: str
+    batch_size: int
+
+    def describe(self, pixels: Sequence[Pixels]) -> Vectors:
+        """uint8 images [height, width, 3], resized as `descriptor.resize` says, any count -> float32 [n, dimension].
+
+        Rows have length 1 and do not depend on how images are batched. Raises ValueError for pixels of another size or
+        type.
+        """
+        ...
+
+
+def open_runtime(descriptor: Descriptor, device: str = "auto", *, threads: int | None = None) -> Runtime:
+    """Open `device`: auto | cpu (OpenVINO, else torch) | openvino | torch (on the CPU) | cuda | cuda:N.
+
+    `threads` is the number of CPU threads (default: the CPUs this process may use). Raises UsageError when the device
+    does not work, MissingPackage when its package is not installed.
+    """
+    if device == "auto":
+        device = "cuda" if _has("torch") and _cuda_problem("cuda") is None else "cpu"
+    if device == "cpu":
+        device = _cpu_runtime(descriptor)
+    if device == "openvino":
+        from copydet.descriptors.openvino_runtime import OpenVinoRuntime
+
+        return OpenVinoRuntime(descriptor, threads)
+    if device != "torch" and device.partition(":")[0] != "cuda":
+        raise UsageError(f"unknown device '{device}'; use auto, cpu, openvino, torch, cuda or cuda:N")
+    if not _has("torch"):
+        raise MissingPackage("torch", "gpu")
+    if device != "torch" and (problem := _cuda_problem(device)) is not None:
+        raise UsageError(f"{device} does not work here: {problem}; use --device cpu, and see copydet doctor")
+    return _open_torch(descriptor, device, threads)
+
+
+def _open_torch(descriptor: Descriptor, device: str, threads: int | None) -> Runtime:
+    import torch
+
+    from copydet.descriptors.torch_runtime import TorchRuntime
+
+    return TorchRuntime(descriptor, torch.device("cpu" if device == "torch" else device), threads)
+
+
+def _cpu_runtime(descriptor: Descriptor) -> str:
+    """`openvino` where the descriptor has a file for it and the package is there, else `torch`."""
+    if "onnx" in descriptor.files and _has("openvino"):
+        return "openvino"
+    if _has("torch"):
+        return "torch"
+    # A checkpoint of others has no ONNX form: only torch reads it.
+    raise MissingPackage("openvino", "cpu") if "onnx" in descriptor.files else MissingPackage("torch", "gpu")
+
+
+def _cuda_problem(device: str) -> str | None:
+    from copydet.descriptors.devices import cuda_problem
+
+    return cuda_problem(device)
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
