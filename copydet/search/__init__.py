@@ -1,1 +1,1 @@
-
+"""From a query descriptor to the nearest references: retrieval over shards, exact re-scoring, score normalisation."""

@@ -1,0 +1,34 @@
+"""Find copies of images in large collections, and see the evidence.
+
+    index = copydet.Index.build("photos/", "photos.index")
+    for result in index.match(["query.jpg", some_array, some_pil_image]):
+        for match in result.matches:
+            print(match.reference_id, match.score, match.verdict)
+    vectors = copydet.describe(images)
+    evidence = copydet.compare("a.jpg", "b.jpg")
+
+Importing copydet imports none of NumPy, FAISS, torch or OpenVINO: the names below load on first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from copydet.index import Index, compare, describe
+
+__all__ = ["Index", "__version__", "compare", "describe"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("copydet")
+    if name in __all__:
+        from importlib import import_module
+
+        return getattr(import_module("copydet.index"), name)
+    raise AttributeError(f"module 'copydet' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
