@@ -208,16 +208,13 @@ def write(path: Path, data: bytes) -> None:
 
 
 def run_copydet(*arguments: str) -> None:
-    command = [str(Path(sys.executable).with_name("copydet")), *arguments]
-    print(f"$ {show_command(command)}", flush=True)
-    subprocess.run(command, check=True)
+    print(f"$ {show_command(['copydet', *arguments])}", flush=True)
+    subprocess.run([sys.executable, "-m", "copydet", *arguments], check=True)
     print(flush=True)
 
 
-def show_command(command: list[str]) -> str:
-    return " ".join(
-        [Path(command[0]).name, *(os.path.relpath(word) if os.path.isabs(word) else word for word in command[1:])]
-    )
+def show_command(words: list[str]) -> str:
+    return " ".join(os.path.relpath(word) if os.path.isabs(word) else word for word in words)
 
 
 def read_best_matches(path: Path) -> dict[str, dict[str, str]]:
