@@ -16,11 +16,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+from copydet.errors import CopydetError, ImageProblem
 from copydet.images.decode import to_pixels
 from copydet.images.edits import edit_image
 from copydet.images.sources import list_images
-
-from copydet.errors import CopydetError, ImageProblem
 from copydet.records import Pixels
 
 ROOT = Path(__file__).resolve().parent.parent
