@@ -1,0 +1,58 @@
+"""Options that several commands share, so that they read the same everywhere."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+Command = Callable[..., Any]
+
+
+class ByteSize(click.ParamType[int]):
+    """`4GB`, `512MiB`, `1.5g` or a number of bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", str(value).lower())
+        if match is None or match[2] == "i":
+            self.fail(f"{value!r} is not a size; write 4GB, 512MB or a number of bytes", param, ctx)
+        amount = int(float(match[1]) * _UNITS[match[2]])
+        if amount == 0:
+            self.fail("must be more than 0", param, ctx)
+        return amount
+
+
+BYTE_SIZE = ByteSize()
+
+
+def index_option(must_exist: bool) -> Callable[[Command], Command]:
+    """`--index DIR`: where the index is, or will be."""
+    text = "Folder that holds the index." if must_exist else "Folder that will hold the index."
+    return click.option(
+        "--index", "index_path", metavar="DIR", type=click.Path(path_type=Path), required=True, help=text
+    )
+
+
+device_option = click.option(
+    "--device",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="Where the network runs: auto, cpu, cuda, cuda:N, openvino or torch.",
+)
+strict_option = click.option("--strict", is_flag=True, help="Exit with 3 when an image had to be skipped.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON to stdout.")
+workers_option = click.option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Decoding threads. [default: one for each core]",
+)

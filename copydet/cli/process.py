@@ -1,0 +1,41 @@
+"""Settings that only the process that starts can make; `copydet doctor` prints what is in force.
+
+Two things make torch on CPU several times slower out of the box. glibc hands every large tensor back to the kernel when
+it is freed and takes it again at the next layer: half of the time goes into page faults. And OpenMP threads spin while
+they wait, which starves the decoding threads that share the cores. Both are set here, before a heavy library loads;
+whoever set one of the variables himself keeps his value. Python programs that use copydet as a library can call
+`prepare_process` first thing.
+"""
+
+import os
+
+OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+# glibc's M_* numbers (malloc.h). The variables would act the same but are read before Python runs: hence mallopt.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": (-3, 1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": (-1, 1 << 30),
+    "MALLOC_TOP_PAD_": (-2, 256 << 20),
+}
+
+
+def prepare_process() -> dict[str, str]:
+    """Make the settings above where the user has not; return each by name with its value or why it is not set."""
+    made = {}
+    for name, value in OPENMP.items():
+        made[name] = os.environ.setdefault(name, value)
+    for name, (number, amount) in MALLOC.items():
+        if name in os.environ:
+            made[name] = os.environ[name]
+        else:
+            made[name] = str(amount) if _mallopt(number, amount) else "not glibc: left as it is"
+    return made
+
+
+def _mallopt(number: int, amount: int) -> bool:
+    import ctypes
+
+    try:
+        return bool(ctypes.CDLL(None).mallopt(number, amount))
+    except (AttributeError, OSError, TypeError):
+        return False
