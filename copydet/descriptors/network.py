@@ -131,10 +131,10 @@ def load_trunk(network: CopyNetwork, trunk: str, path: Path) -> None:
 
 
 def _split_mobilenet_keys(weights: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """torchvision's `features.N.*` -> `stride_16.N.*` for N < 14, `rest.(N-14).*` above."""
+    """torchvision's `features.N.*` -> `stride_16.N.*` for N < 14, `rest.N.*` above (slices of a Sequential keep its numbers)."""
     renamed = []
     for key, value in weights.items():
         _, number, tail = key.split(".", 2)
         n = int(number)
-        renamed.append((f"stride_16.{n}.{tail}" if n < 14 else f"rest.{n - 14}.{tail}", value))
+        renamed.append((f"stride_16.{n}.{tail}" if n < 14 else f"rest.{n}.{tail}", value))
     return renamed

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from copydet.training import warp
 from copydet.training.photometric import blur, brightness, contrast, edit_values, jpeg
-from copydet.training.warp import Sources, chance, uniform
+from copydet.training.warp import Sources, chance, log_uniform, uniform
 
 GEOMETRY = ("crop", "stretch", "rotate", "quarter_turn", "flip", "perspective", "bend", "jigsaw")
 LAYOUT = ("pad", "paste", "overlay", "collage", "text", "blend", "erase")
@@ -113,7 +113,7 @@ class Augmenter:
         one, zero = torch.ones_like(s), torch.zeros_like(s)
         aspect = self.sources.aspects[index]
         crop = self._allowed("crop", n, 0.55)
-        area = torch.where(crop, uniform(n, 1 - 0.96 * s, 1.0, like), one)
+        area = torch.where(crop, log_uniform(1 - 0.95 * s, 1.0), one)
         ratio = torch.where(crop, torch.exp(uniform(n, -0.35, 0.35, like) * s), one)
         half_x, half_y = (area * ratio).sqrt().clamp(max=1.0), (area / ratio).sqrt().clamp(max=1.0)
         centre_x, centre_y = uniform(n, -1, 1, like) * (1 - half_x), uniform(n, -1, 1, like) * (1 - half_y)
@@ -139,7 +139,7 @@ class Augmenter:
         collage = self._allowed("collage", n, 0.08)
         paste = self._allowed("paste", n, 0.25) & ~collage
         pad = self._allowed("pad", n, 0.15) & ~paste & ~collage
-        share = torch.where(paste, uniform(n, 1 - 0.95 * s, 0.9, like), one)
+        share = torch.where(paste, log_uniform(1 - 0.96 * s, 0.9), one)
         share = torch.where(pad, uniform(n, 0.4, 1.0, like), share)
         ratio = torch.where(pad | paste, torch.exp(uniform(n, -0.6, 0.6, like)), one)
         box_x, box_y = (share * ratio).sqrt().clamp(max=1.0), (share / ratio).sqrt().clamp(max=1.0)

@@ -9,14 +9,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from copydet.errors import UsageError
-from copydet.images.decode import Resize
-from copydet.images.loader import load
-from copydet.images.sources import list_images
 from copydet.progress import Progress, Silent
 
 
 def read_images(specs: Sequence[str], size: int, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
     """Return uint8 [n, 3, size, size] (squeezed to squares) and float32 [n] width / height; images that fail are counted and left out."""
+    from copydet.images.decode import Resize
+    from copydet.images.loader import load
+    from copydet.images.sources import list_images
+
     progress = progress or Silent()
     blocks: list[np.ndarray] = []
     aspects: list[float] = []

@@ -38,6 +38,12 @@ def uniform(n: int, low: float | Tensor, high: float | Tensor, like: Tensor) -> 
     return torch.rand(n, device=like.device) * (high - low) + low
 
 
+def log_uniform(low: Tensor, high: float) -> Tensor:
+    """float32 [n] between low and high, every halving as likely as another: small shares come up often enough to be learnt."""
+    floor = low.clamp(max=high).log()
+    return torch.exp(floor + torch.rand_like(low) * (torch.full_like(low, high).log() - floor))
+
+
 def chance(n: int, p: float | Tensor, like: Tensor) -> Tensor:
     """bool [n], true with probability p."""
     return torch.rand(n, device=like.device) < p
