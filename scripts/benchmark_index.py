@@ -54,11 +54,10 @@ class Plan:
 
     def contenders(self) -> dict[str, list[str]]:
         """Name -> command line. Every command reads the same photos."""
-        workers = str(os.cpu_count() or 1)
         commands = {
             "copydet": self.index(self.photos),
             "copydet-few": self.index(self.few),
-            "decode": [sys.executable, STAGES, "decode", str(self.photos), self.descriptor, workers],
+            "decode": [sys.executable, STAGES, "decode", str(self.photos), self.descriptor],
             "forward": [sys.executable, STAGES, "forward", str(self.photos), self.descriptor, str(FORWARD_SECONDS)],
         }
         if "fastdup" in self.peers:

@@ -55,19 +55,21 @@ def _members(tars: Path, count: int) -> Iterator[tuple[str, bytes]]:
         sys.exit(f"{tars} holds {count - left} images, {count} were asked for")
 
 
-def decode(photos: str, descriptor: str, workers: str) -> dict[str, object]:
+def decode(photos: str, descriptor: str) -> dict[str, object]:
     """The loader alone, as the pipeline runs it: files to resized pixels."""
     from copydet.cli.process import prepare_process
 
     prepare_process()
     from copydet.descriptors.registry import load_descriptor
+    from copydet.engines.local import usable_cpus
     from copydet.images.loader import load
     from copydet.images.sources import list_images
 
     resize = load_descriptor(descriptor).resize
     images = sum(1 for _ in list_images([photos]))
     started = time.perf_counter()
-    done = sum(len(batch.ok) for batch in load(list_images([photos]), resize, batch_size=16, workers=int(workers)))
+    batches = load(list_images([photos]), resize, batch_size=64, workers=usable_cpus())
+    done = sum(len(batch.ok) for batch in batches)
     return {"images": images, "decoded": done, "seconds": time.perf_counter() - started}
 
 
@@ -83,11 +85,10 @@ def forward(photos: str, descriptor: str, seconds: str) -> dict[str, object]:
 
     runtime = open_runtime(load_descriptor(descriptor))
     pixels = []
-    for batch in load(list_images([photos]), runtime.descriptor.resize, batch_size=16, workers=2):
+    for batch in load(list_images([photos]), runtime.descriptor.resize, batch_size=64, workers=2):
         pixels += batch.pixels
         if len(pixels) >= 256:
             break
-    pixels = pixels[: max(1, len(pixels) // runtime.batch_size) * runtime.batch_size]
     runtime.describe(pixels)
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < float(seconds):
