@@ -1,1 +1,1 @@
-
+"""Where shards are built: in this process."""

@@ -1,0 +1,343 @@
+"""Building in this process: list, decode, describe, stage, then shards and one commit. The same command resumes."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.descriptors.registry import Descriptor
+from copydet.descriptors.runtimes import Runtime
+from copydet.engines.memory import MemoryPlan, memory_plan
+from copydet.errors import CopydetError, UsageError
+from copydet.images.decode import DEFAULT_LIMITS, Limits
+from copydet.images.loader import load
+from copydet.images.sources import list_images, open_source
+from copydet.progress import Progress, Silent
+from copydet.records import Batch
+from copydet.shards import staging
+from copydet.shards.build import Codes, build_shard, common_schema, divide
+from copydet.shards.deletions import image_files
+from copydet.shards.duplicates import find_duplicates
+from copydet.shards.quantiser import check_factory, sample_vectors, train_quantiser
+from copydet.shards.recipe import Recipe, choose_recipe, parse_recipe, recipe_fields
+from copydet.shards.staging import Chunk, Described
+from copydet.store import atomic, snapshots
+from copydet.store.hashing import hash_bytes, hash_file
+from copydet.store.locks import write_lock
+from copydet.store.snapshots import DescriptorEntry, FileEntry, ShardEntry, Snapshot
+
+_BATCH = 64
+
+
+def build(
+    index: Path,
+    sources: Sequence[str],
+    descriptor: Descriptor,
+    recipe: Recipe | None,
+    runtime: Runtime,
+    *,
+    workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    max_memory: int | None = None,
+    wait_seconds: float = 0,
+    progress: Progress | None = None,
+) -> Snapshot:
+    """Index `sources` into the new folder `index` and return its first snapshot.
+
+    `recipe` None means auto: chosen by count and memory once all images are described, and said through `progress`.
+    `max_memory` in bytes. After a crash the same call continues from the staged chunks. Raises UsageError when the
+    folder holds an index already, or something that is not copydet's.
+    """
+    job = _Job(index, descriptor, runtime, sources, workers or usable_cpus(), limits, max_memory, progress or Silent())
+    _check_sources(index, sources)
+    _check_folder(index)
+    if recipe is not None:
+        check_factory(recipe, descriptor.dimension)
+    atomic.make_folder(index)
+    with write_lock(index, wait_seconds):
+        if snapshots.has_index(index):
+            return _already_built(job, snapshots.read_current(index))
+        entry = DescriptorEntry(descriptor.name, descriptor.hash, descriptor.dimension)
+        return _run(job, Snapshot(0, entry, {}), recipe)
+
+
+def add(
+    index: Path,
+    sources: Sequence[str],
+    descriptor: Descriptor,
+    runtime: Runtime,
+    *,
+    workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    max_memory: int | None = None,
+    wait_seconds: float = 0,
+    progress: Progress | None = None,
+) -> Snapshot:
+    """Append the images of `sources` as new shards; those whose id is in the index become rows duplicate_id.
+
+    Raises UsageError when the index was made with another descriptor. Resumes like `build`.
+    """
+    job = _Job(index, descriptor, runtime, sources, workers or usable_cpus(), limits, max_memory, progress or Silent())
+    snapshots.read_current(index)
+    _check_sources(index, sources)
+    with write_lock(index, wait_seconds):
+        base = snapshots.read_current(index)
+        check_descriptor(index, base, descriptor)
+        if _was_committed(job, base):
+            return _finish_committed(job, base)
+        return _run(job, base, parse_recipe(base.recipe) if base.recipe else None)
+
+
+def check_descriptor(index: Path, snapshot: Snapshot, descriptor: Descriptor) -> None:
+    """Raise UsageError, naming both, unless `descriptor` made the vectors of the index: others cannot be compared."""
+    entry = snapshot.descriptor
+    if (entry.hash, entry.dimension) != (descriptor.hash, descriptor.dimension):
+        raise UsageError(
+            f"{index} was made with descriptor {entry.name} (hash {entry.hash[:12]}), not with {descriptor.name} "
+            f"(hash {descriptor.hash[:12]}); use --descriptor {entry.name}, or make another index"
+        )
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Job:
+    index: Path
+    descriptor: Descriptor
+    runtime: Runtime
+    sources: Sequence[str]
+    workers: int
+    limits: Limits
+    max_memory: int | None
+    progress: Progress
+
+    @property
+    def building(self) -> Path:
+        return self.index / "building"
+
+
+def _run(job: _Job, base: Snapshot, recipe: Recipe | None) -> Snapshot:
+    memory = memory_plan(job.max_memory, job.workers, job.limits)
+    job.progress.note(memory.text)
+    _start(job, base)
+    chunks = _describe(job, memory)
+    if not chunks and base.number:
+        _finish(job.building)
+        job.progress.note("the sources list no images: nothing was added")
+        return base
+    dimension = job.descriptor.dimension
+    described = sum(chunk.described for chunk in chunks)
+    if recipe is None:
+        recipe, why = choose_recipe(described, dimension, memory.max_memory)
+        job.progress.note(why)
+    duplicates = job.building / "duplicates.parquet"
+    deletions = job.index / base.deletions if base.deletions else None
+    find_duplicates(duplicates, chunks, image_files(job.index, base), deletions, memory.work // 2)
+    base, codes = _codes(job, base, recipe, chunks, memory)
+    shards = _build_shards(job, base, recipe, chunks, duplicates, codes, memory)
+    snapshot = replace(
+        base,
+        number=base.number + 1,
+        recipe=recipe_fields(recipe),
+        shards=(*base.shards, *shards),
+        history=_history(job, base, chunks),
+    )
+    snapshot = snapshots.commit(job.index, snapshot)
+    _finish(job.building)
+    return snapshot
+
+
+def _describe(job: _Job, memory: MemoryPlan) -> list[Chunk]:
+    """All chunks of the sources: those that an interrupted run left, then the others."""
+    dimension = job.descriptor.dimension
+    chunks, left = staging.resume(job.building, dimension, lambda: list_images(job.sources), job.progress)
+    loaded: Any = load(  # a generator: closing it ends its threads
+        left,
+        job.descriptor.resize,
+        batch_size=max(_BATCH, job.runtime.batch_size),
+        workers=job.workers,
+        limits=job.limits,
+        queued_bytes=memory.queue,
+    )
+    with closing(loaded):
+        described = (_describe_batch(job.runtime, batch) for batch in loaded)
+        chunks += staging.write_chunks(job.building, described, dimension, len(chunks), job.progress)
+    return chunks
+
+
+def _describe_batch(runtime: Runtime, batch: Batch) -> Described:
+    return Described(batch.rows, batch.ok, runtime.describe(batch.pixels))
+
+
+def _codes(
+    job: _Job, base: Snapshot, recipe: Recipe, chunks: Sequence[Chunk], memory: MemoryPlan
+) -> tuple[Snapshot, Codes]:
+    """How the new shards' codes are made; trains the recipe's quantiser the first time that there are images enough."""
+    dimension = job.descriptor.dimension
+    if base.quantiser is not None:
+        factory = next(shard.codes for shard in base.shards if shard.codes != "Flat")
+        return base, Codes(factory, _read_quantiser(job.index, base.quantiser, base.files[base.quantiser]))
+    described = sum(chunk.described for chunk in chunks)
+    enough = memory.train_images(recipe, dimension)
+    if recipe.train_images and min(described, enough) < recipe.train_images_min:
+        job.progress.note(
+            f"{described:,} images are too few to train recipe {recipe.name} "
+            f"(it needs {recipe.train_images_min:,}, in {12 * dimension * recipe.train_images_min / 2**20:,.0f} MiB): "
+            "these images keep exact codes, as recipe flat makes them"
+        )
+        return base, Codes("Flat", None)
+    shard_images = min(described, memory.shard_images(recipe, dimension))
+    factory = recipe.codes(dimension, shard_images, min(described, enough))
+    if factory == "Flat":
+        return base, Codes(factory, None)
+    if not recipe.train_images:
+        return base, Codes(factory, train_quantiser(factory, np.empty((0, dimension), np.float32)))
+    key = {"factory": factory, "images": min(described, enough), "chunks": [chunk.stamp for chunk in chunks]}
+    done = staging.recall(job.building, "quantiser", key)
+    if done is None:
+        job.progress.note(f"training {factory} on {min(described, enough):,} images")
+        trained = train_quantiser(factory, sample_vectors(chunks, dimension, enough))
+        done = _keep_quantiser(job.index, trained)
+        staging.remember(job.building, "quantiser", key, done)
+    name, size, content = done
+    base = replace(base, quantiser=name, files={**base.files, name: FileEntry(size, content)})
+    return base, Codes(factory, _read_quantiser(job.index, name, base.files[name]))
+
+
+def _keep_quantiser(index: Path, trained: NDArray[np.uint8]) -> tuple[str, int, str]:
+    data = trained.tobytes()
+    content = hash_bytes(data)
+    name = f"quantisers/{content}.faiss"
+    atomic.make_folder(index / "quantisers")
+    atomic.write_bytes(index / name, data)
+    return name, len(data), content
+
+
+def _read_quantiser(index: Path, name: str, entry: FileEntry) -> NDArray[np.uint8]:
+    data = snapshots.check_file(index, name, entry).read_bytes()
+    if hash_bytes(data) != entry.xxh3:
+        raise CopydetError(f"{index / name} is damaged: its hash differs from the snapshot's")
+    return np.frombuffer(data, np.uint8)
+
+
+def _build_shards(
+    job: _Job,
+    base: Snapshot,
+    recipe: Recipe,
+    chunks: Sequence[Chunk],
+    duplicates: Path,
+    codes: Codes,
+    memory: MemoryPlan,
+) -> Iterator[ShardEntry]:
+    dimension = job.descriptor.dimension
+    schema = common_schema(chunks)
+    taken = hash_file(duplicates)
+    for number, group in enumerate(divide(chunks, memory.shard_images(recipe, dimension))):
+        folder = snapshots.shard_folder(job.index, f"{base.number + 1:06d}-{number:04d}")
+        key = {
+            "chunks": [chunk.stamp for chunk in group],
+            "columns": str(schema),
+            "duplicates": taken,
+            "codes": [codes.factory, base.quantiser],
+            "shard": folder.name,
+        }
+        done = staging.recall(job.building, f"shard-{number:04d}", key)
+        if done is None or not _is_whole(job.index, entry := snapshots.parse_shard(done)):
+            entry = build_shard(folder, group, schema, duplicates, codes, dimension)
+            staging.remember(job.building, f"shard-{number:04d}", key, asdict(entry))
+        yield entry
+
+
+def _is_whole(index: Path, entry: ShardEntry) -> bool:
+    try:
+        for name, file in entry.files.items():
+            snapshots.check_file(index, f"shards/{entry.name}/{name}", file)
+    except CopydetError:
+        return False
+    return True
+
+
+def _start(job: _Job, base: Snapshot) -> None:
+    """Clear what a killed writer left, and note the plan of this run."""
+    for name in ("", "building", "quantisers", "snapshots", "deletions"):
+        for leftover in (job.index / name).glob(".*.tmp-*"):
+            atomic.remove(leftover)
+    before = staging.read_plan(job.building).get("base")
+    staging.start_plan(job.building, _plan(job), base.number)
+    if isinstance(before, int) and before != base.number:
+        # The index was changed since: the shards that the interrupted run had finished were never committed.
+        named = {shard.name for shard in base.shards}
+        for folder in (job.index / "shards").glob(f"{before + 1:06d}-*"):
+            if folder.name not in named:
+                atomic.remove(folder)
+
+
+def _plan(job: _Job) -> dict[str, Any]:
+    return {
+        "sources": [os.path.abspath(spec) if os.path.exists(spec) else spec for spec in job.sources],
+        "descriptor": f"{job.descriptor.name} {job.descriptor.hash}",
+        "limits": asdict(job.limits),
+    }
+
+
+def _was_committed(job: _Job, current: Snapshot) -> bool:
+    """Whether building/ is only the rest of this very run, which had committed the current snapshot."""
+    before = staging.read_plan(job.building)
+    base = before.get("base")
+    if not isinstance(base, int) or before != {**_plan(job), "base": base}:
+        return False
+    return base == 0 or any(shard.name.startswith(f"{base + 1:06d}-") for shard in current.shards)
+
+
+def _already_built(job: _Job, current: Snapshot) -> Snapshot:
+    if current.number == 1 and _was_committed(job, current):
+        return _finish_committed(job, current)
+    raise UsageError(
+        f"{job.index} holds an index already; add to it with: copydet add SOURCE --index {job.index}, "
+        "or index into another folder"
+    )
+
+
+def _finish_committed(job: _Job, current: Snapshot) -> Snapshot:
+    _finish(job.building)
+    job.progress.note(f"the interrupted run was complete: {current.images:,} images are in the index")
+    return current
+
+
+def _finish(building: Path) -> None:
+    # The plan goes first: what is left after a crash here is then no unfinished run.
+    atomic.remove(building / "plan.json")
+    atomic.remove(building)
+
+
+def _history(job: _Job, base: Snapshot, chunks: Sequence[Chunk]) -> str:
+    verb = "add" if base.number else "index"
+    images = sum(chunk.images for chunk in chunks)
+    return f"{verb}: {images:,} images from {', '.join(job.sources)}"
+
+
+def _check_sources(index: Path, sources: Sequence[str]) -> None:
+    inside = os.path.realpath(index)
+    for spec in sources:
+        source = open_source(spec)
+        for path in source.paths:
+            if source.kind == "folder" and os.path.commonpath([os.path.realpath(path), inside]) == os.path.realpath(
+                path
+            ):
+                raise UsageError(f"the index {index} lies inside the source {spec}; put it into a folder outside of it")
+
+
+def _check_folder(index: Path) -> None:
+    if index.exists() and not index.is_dir():
+        raise UsageError(f"{index} is a file; name a folder for the index")
+    strange = sorted(path.name for path in index.glob("*") if path.name not in snapshots.OWN_NAMES)
+    if strange:
+        raise UsageError(f"{index} holds other files ({strange[0]}); name a new folder for the index")

@@ -1,0 +1,131 @@
+"""From chunks to shards: pure functions of chunks, recipe and quantiser, so that any process could build any shard."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from copydet.errors import CopydetError
+from copydet.records import StoredVectors
+from copydet.shards.duplicates import read_duplicates
+from copydet.shards.metadata import conform, read_schema, unify_schemas
+from copydet.shards.quantiser import empty_codes
+from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES
+from copydet.shards.staging import Chunk
+from copydet.store import atomic
+from copydet.store.snapshots import ShardEntry, file_entry
+
+_ROW_GROUP = 32_768
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How the codes of a shard are made: the factory string, and the trained quantiser (None: exact codes)."""
+
+    factory: str
+    quantiser: NDArray[np.uint8] | None
+
+
+def divide(chunks: Sequence[Chunk], shard_images: int) -> list[list[Chunk]]:
+    """Consecutive chunks together, `shard_images` images in each group at most (one chunk at least)."""
+    groups: list[list[Chunk]] = []
+    images = 0
+    for chunk in chunks:
+        if not groups or images + chunk.images > shard_images:
+            groups.append([])
+            images = 0
+        groups[-1].append(chunk)
+        images += chunk.images
+    return groups
+
+
+def common_schema(chunks: Sequence[Chunk]) -> pa.Schema:
+    """The columns of all chunks, see metadata.unify_schemas."""
+    return unify_schemas(read_schema(chunk.rows_path) for chunk in chunks)
+
+
+def build_shard(
+    folder: Path,
+    chunks: Sequence[Chunk],
+    schema: pa.Schema,
+    duplicates: Path,
+    codes: Codes,
+    dimension: int,
+) -> ShardEntry:
+    """Write one shard's files to `folder`, which is named like the shard. Memory: its codes and a few chunks.
+
+    Rows with status ok come first, in source order, then the others, in source order. Rows that `duplicates` names get
+    their new id and status duplicate_id, and their descriptor is left out.
+    """
+    atomic.remove(folder)
+    atomic.make_folder(folder)
+    renamed = read_duplicates(duplicates, chunks[0].number, chunks[-1].number)
+    with atomic.new_file(folder / IMAGES) as path, pq.ParquetWriter(path, schema) as writer:
+        images, described = _write_rows(writer, chunks, schema, renamed)
+    index = empty_codes(codes.quantiser, dimension)
+    with atomic.new_file(folder / DESCRIPTORS) as path, open(path, "wb") as file:
+        for block in _kept_vectors(chunks, renamed, dimension):
+            file.write(block.tobytes())
+            index.add(block.astype(np.float32))
+    if index.ntotal != described:
+        raise CopydetError(
+            f"{folder}: {index.ntotal:,} descriptors for {described:,} images; delete building/ and retry"
+        )
+    with atomic.new_file(folder / CODES) as path:
+        faiss.write_index(index, str(path))
+    files = {name: file_entry(folder / name) for name in (CODES, DESCRIPTORS, IMAGES)}
+    return ShardEntry(folder.name, images, described, codes.factory, files)
+
+
+def _write_rows(
+    writer: pq.ParquetWriter, chunks: Sequence[Chunk], schema: pa.Schema, renamed: dict[int, pa.Table]
+) -> tuple[int, int]:
+    counts = {True: 0, False: 0}
+    for wanted in (True, False):
+        waiting: list[pa.Table] = []
+        for chunk in chunks:
+            rows = conform(_rename(chunk.rows(), renamed.get(chunk.number)), schema)
+            is_ok = pc.equal(rows["status"], "ok")
+            waiting.append(rows.filter(is_ok if wanted else pc.invert(is_ok)))
+            counts[wanted] += len(waiting[-1])
+            if sum(map(len, waiting)) >= _ROW_GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting = []
+        if sum(map(len, waiting)):
+            writer.write_table(pa.concat_tables(waiting))
+    return sum(counts.values()), counts[True]
+
+
+def _rename(rows: pa.Table, renamed: pa.Table | None) -> pa.Table:
+    """Give the images whose id is taken their new id, status and message."""
+    if renamed is None:
+        return rows
+    mask = np.zeros(len(rows), bool)
+    mask[renamed["row"].to_numpy()] = True
+    for name, values in (
+        ("image_id", renamed["image_id"]),
+        ("message", renamed["message"]),
+        ("status", pa.chunked_array([["duplicate_id"] * len(renamed)])),
+    ):
+        column = pc.replace_with_mask(rows[name].combine_chunks(), pa.array(mask), values.combine_chunks())
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+    return rows
+
+
+def _kept_vectors(chunks: Sequence[Chunk], renamed: dict[int, pa.Table], dimension: int) -> Iterator[StoredVectors]:
+    """Descriptors of a shard, float16 [n, dimension] for each chunk, without those of images whose id is taken."""
+    for chunk in chunks:
+        vectors = np.asarray(chunk.vectors(dimension))
+        if chunk.number in renamed:
+            status = pq.read_table(chunk.rows_path, columns=["status"])["status"]
+            place = np.cumsum(np.asarray(pc.equal(status, "ok"))) - 1  # row of the chunk -> row of its descriptors
+            was_ok = np.asarray(pc.equal(status, "ok"))
+            taken = renamed[chunk.number]["row"].to_numpy()
+            vectors = np.delete(vectors, place[taken[was_ok[taken]]], axis=0)
+        yield vectors

@@ -1,0 +1,81 @@
+"""The trained part of a FAISS index: trained once on a sample of all images and shared by the shards."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.errors import CopydetError, UsageError
+from copydet.records import Vectors
+from copydet.shards.recipe import Recipe
+from copydet.shards.staging import Chunk
+
+SEED = 20_240_607
+_OPQ_SAMPLE, _OPQ_ROUNDS = 20_000, 8
+
+
+def check_factory(recipe: Recipe, dimension: int) -> None:
+    """Raise UsageError when FAISS does not know the factory string, or the recipe lacks the training that it needs."""
+    factory = recipe.codes(dimension, recipe.shard_images, recipe.train_images)
+    try:
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise UsageError(f"recipe {recipe.name}: FAISS does not make {factory!r}: {_reason(error)}") from error
+    if not index.is_trained and not recipe.train_images:
+        raise UsageError(f"recipe {recipe.name}: {factory} needs training; set train_images and train_images_min")
+
+
+def sample_vectors(chunks: Sequence[Chunk], dimension: int, most: int) -> Vectors:
+    """A uniform sample without repeats of the staged descriptors, float32 [min(most, described), dimension].
+
+    The same for the same chunks (fixed seed), in source order; memory is that of the sample.
+    """
+    rng = np.random.default_rng(SEED)
+    counts = np.array([chunk.described for chunk in chunks], dtype=np.int64)
+    wanted = rng.multivariate_hypergeometric(counts, min(most, int(counts.sum())), method="marginals")
+    sample = np.empty((int(wanted.sum()), dimension), np.float32)
+    filled = 0
+    for chunk, count in zip(chunks, wanted, strict=True):
+        rows = np.sort(rng.choice(chunk.described, int(count), replace=False))
+        sample[filled : filled + len(rows)] = chunk.vectors(dimension)[rows]
+        filled += len(rows)
+    return sample
+
+
+def train_quantiser(factory: str, sample: Vectors) -> NDArray[np.uint8]:
+    """Train the FAISS index `factory` with inner product on `sample`, float32 [n, dimension]; returns it, empty,
+    serialised.
+
+    The same bytes for the same sample. Raises CopydetError with FAISS's reason when the sample is too small for it.
+    """
+    try:
+        index = faiss.index_factory(sample.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            _quicken_rotation(index)
+            index.train(sample)
+    except RuntimeError as error:
+        raise CopydetError(f"cannot train {factory} on {len(sample):,} images: {_reason(error)}") from error
+    return np.asarray(faiss.serialize_index(index))
+
+
+def empty_codes(trained: NDArray[np.uint8] | None, dimension: int) -> Any:
+    """A new FAISS index to add a shard's vectors to: from the quantiser, or exact where there is none."""
+    return faiss.IndexFlatIP(dimension) if trained is None else faiss.deserialize_index(trained)
+
+
+def _reason(error: RuntimeError) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+def _quicken_rotation(index: Any) -> None:
+    """OPQ's defaults (50 rounds, 65,536 points) take minutes on two cores and gain little before exact re-scoring."""
+    inner = faiss.downcast_index(index)
+    if not isinstance(inner, faiss.IndexPreTransform):
+        return
+    chain: Any = inner.chain  # a C++ vector; FAISS's stubs call it a list
+    for place in range(chain.size()):
+        transform = faiss.downcast_VectorTransform(chain.at(place))
+        if isinstance(transform, faiss.OPQMatrix):
+            transform.niter, transform.max_train_points = _OPQ_ROUNDS, _OPQ_SAMPLE

@@ -1,0 +1,122 @@
+"""Recipes: TOML files in indexes/ that say which FAISS index a shard's codes are, and how they are trained and
+searched.
+"""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from copydet.errors import UsageError
+
+TRAIN_PER_LIST = 39  # FAISS's own lower bound of training points for a centroid
+_ID_BYTES = 8  # an inverted list keeps a 64-bit number beside each code
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe; every field is explained in the TOML files and in indexes/README.md. Counts are images."""
+
+    name: str
+    description: str
+    factory: str
+    code_bytes: int
+    train_images: int
+    train_images_min: int
+    shard_images: int
+    nprobe: int
+    candidates: int
+    auto_images: int
+
+    def codes(self, dimension: int, shard_images: int, trained_on: int) -> str:
+        """The FAISS factory string for shards of up to `shard_images` images, trained on `trained_on` images."""
+        code_bytes = min(self.code_bytes, dimension)
+        lists = max(1, min(int(4 * math.sqrt(shard_images)), trained_on // TRAIN_PER_LIST))
+        rotated = dimension - dimension % code_bytes if code_bytes else dimension
+        return self.factory.format(dimension=dimension, lists=lists, code_bytes=code_bytes, rotated=rotated)
+
+    def memory_bytes(self, dimension: int) -> int:
+        """Bytes of memory that one image's code takes when it is searched."""
+        if self.code_bytes:
+            return min(self.code_bytes, dimension) + _ID_BYTES
+        return dimension if "SQ8" in self.factory else 4 * dimension
+
+
+def recipe_folder() -> Path:
+    """Where the shipped recipes lie: copydet/recipes in an installed package, indexes/ in a source checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "indexes"
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(path.stem for path in recipe_folder().glob("*.toml"))
+
+
+def load_recipe(name_or_file: str) -> Recipe:
+    """A shipped recipe by name, or a TOML file's. Raises UsageError that lists the names or the field at fault."""
+    path = Path(name_or_file)
+    if name_or_file in recipe_names():
+        path = recipe_folder() / f"{name_or_file}.toml"
+    elif not path.is_file():
+        raise UsageError(f"no recipe {name_or_file!r}: use auto, {', '.join(recipe_names())} or a TOML file")
+    try:
+        return parse_recipe(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def parse_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Check types and ranges of a recipe's fields. Raises ValueError naming the field."""
+    known = {field.name: field.type for field in fields(Recipe)}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"unknown field {name!r}; the fields are {', '.join(known)}")
+    for name, kind in known.items():
+        if name not in values:
+            raise ValueError(f"{name} is missing")
+        value = values[name]
+        if kind is str and not (isinstance(value, str) and value):
+            raise ValueError(f"{name} must be text")
+        if kind is int and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1 << 40):
+            raise ValueError(f"{name} must be a whole number from 0 on")
+    recipe = Recipe(**values)
+    if recipe.shard_images < 1:
+        raise ValueError("shard_images must be at least 1")
+    if recipe.train_images < recipe.train_images_min:
+        raise ValueError("train_images must not be below train_images_min")
+    try:
+        recipe.codes(256, 1000, 1000)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"factory names an unknown placeholder: {error}") from None
+    return recipe
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, Any]:
+    """What a snapshot stores: the whole recipe."""
+    return asdict(recipe)
+
+
+def choose_recipe(images: int, dimension: int, max_memory: int) -> tuple[Recipe, str]:
+    """The recipe that `auto` takes for `images` images of `dimension` floats when searching may hold `max_memory`
+    bytes.
+
+    Returns it with a line that says which and why. The order is from exact to compressed; the first whose image count
+    fits, and whose codes fit half of the memory, is taken.
+    """
+    recipes = [load_recipe(name) for name in recipe_names()]
+    in_order = sorted((r for r in recipes), key=lambda r: r.auto_images or math.inf)
+    for recipe in in_order:
+        codes = images * recipe.memory_bytes(dimension)
+        fits_count = not recipe.auto_images or images <= recipe.auto_images
+        if recipe is in_order[-1] or (fits_count and codes <= max_memory // 2):
+            break
+    return (
+        recipe,
+        f"recipe {recipe.name} for {images:,} images: {recipe.description}; codes take {codes / 2**20:,.0f} MiB",
+    )

@@ -1,0 +1,62 @@
+"""The user's `--where`: DuckDB SQL over images.parquet of all shards, which can do nothing but read these files."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.errors import UsageError
+from copydet.shards.sql import MEMORY_BYTES, confine, connect, scan
+
+_PLACE = {"filename", "file_row_number"}
+
+
+def select_rows(paths: Sequence[Path], described: Sequence[int], where: str) -> list[NDArray[np.bool_]]:
+    """Which descriptors of each shard satisfy the SQL condition `where`.
+
+    `paths` are images.parquet files, `described[i]` the number of first rows that have a descriptor. Returns a mask
+    bool [described[i]] for each. Raises UsageError with DuckDB's line and the list of columns.
+    """
+    masks = [np.zeros(count, np.bool_) for count in described]
+    for shard, rows in select(paths, where):
+        masks[shard][rows[rows < described[shard]]] = True
+    return masks
+
+
+def select(paths: Sequence[Path], where: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Pairs of a place in `paths` and rows of that images.parquet, int64 [n], in no particular order.
+
+    The condition is parsed as one expression, so it cannot hold a second statement; the table `images` can be used in
+    subqueries. Raises UsageError like `select_rows`.
+    """
+    if not paths:
+        return
+    number = {str(path): place for place, path in enumerate(paths)}
+    with connect(MEMORY_BYTES) as database:
+        images = _open(database, paths)
+        try:
+            found = images.filter(where).project("filename, file_row_number").to_arrow_reader(1 << 20)
+            for batch in found:
+                files = batch.column("filename").dictionary_encode()
+                shards = np.array([number[name] for name in files.dictionary.to_pylist()], np.int64)
+                of_row = shards[files.indices.to_numpy()]
+                rows = batch.column("file_row_number").to_numpy()
+                for shard in np.unique(of_row):
+                    yield int(shard), rows[of_row == shard]
+        except duckdb.Error as error:
+            columns = [name for name in images.columns if name not in _PLACE]
+            line = " ".join(str(error).partition("\n\nLINE")[0].split())
+            raise UsageError(f"--where {where!r}: {line}; the columns are {', '.join(columns)}") from error
+
+
+def _open(database: Any, paths: Sequence[Path]) -> Any:
+    try:
+        confine(database, paths)
+        database.execute(f"CREATE TEMP VIEW images AS SELECT * FROM {scan(paths)}")
+        return database.table("images")
+    except duckdb.Error as error:
+        line = " ".join(str(error).split())
+        raise UsageError(f"cannot read the images of the index: {line}") from error

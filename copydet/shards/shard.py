@@ -1,0 +1,138 @@
+"""One shard of an index, opened for searching: codes, float16 descriptors and the images' names, mapped where that is
+possible.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from copydet.errors import CopydetError
+from copydet.records import StoredVectors
+from copydet.store.snapshots import ShardEntry, check_file, shard_folder
+
+CODES, DESCRIPTORS, IMAGES = "codes.faiss", "descriptors.f16", "images.parquet"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An open shard. Row i of `codes`, of `descriptors` and of images.parquet is the same image, for i < `described`.
+
+    `codes`: faiss.Index with inner product, `described` vectors. `descriptors`: float16 [described, dimension], memory-
+    mapped, rows of length 1. `images`: rows of images.parquet, those without a descriptor at the end.
+    """
+
+    name: str
+    folder: Path
+    images: int
+    described: int
+    codes: Any
+    descriptors: StoredVectors
+    images_hash: str
+
+    @property
+    def images_path(self) -> Path:
+        return self.folder / IMAGES
+
+    def image_columns(
+        self, rows: "Sequence[int] | NDArray[np.int64]", columns: Sequence[str] = ("image_id", "uri")
+    ) -> pa.Table:
+        """The given columns of the given rows (in that order, repeats allowed). Reads only the row groups that hold
+        them.
+        """
+        wanted = np.asarray(rows, dtype=np.int64)
+        return _take_rows(self.images_path, self.images_hash, wanted, tuple(columns))
+
+    def image_ids(self, rows: "Sequence[int] | NDArray[np.int64]") -> list[str]:
+        """Ids of the given rows, in that order."""
+        ids: list[str] = self.image_columns(rows, ("image_id",)).column("image_id").to_pylist()
+        return ids
+
+
+def open_shard(index: Path, entry: ShardEntry, dimension: int) -> Shard:
+    """Open a shard of the index in folder `index`. Raises CopydetError when files are missing, cut, or do not belong
+    together.
+
+    Sizes are compared with the snapshot before anything is read; contents are not hashed.
+    """
+    folder = shard_folder(index, entry.name)
+    for name in (CODES, DESCRIPTORS, IMAGES):
+        if name not in entry.files:
+            raise CopydetError(f"{folder} is damaged: the snapshot lists no {name}")
+    paths = {name: check_file(index, f"shards/{entry.name}/{name}", file) for name, file in entry.files.items()}
+    if entry.files[DESCRIPTORS].bytes != entry.described * dimension * 2:
+        raise CopydetError(f"{paths[DESCRIPTORS]} does not hold {entry.described:,} descriptors of {dimension} numbers")
+    return Shard(
+        name=entry.name,
+        folder=folder,
+        images=entry.images,
+        described=entry.described,
+        codes=_read_codes(paths[CODES], entry, dimension),
+        descriptors=_map(paths[DESCRIPTORS], entry.described, dimension),
+        images_hash=entry.files[IMAGES].xxh3,
+    )
+
+
+def map_descriptors(path: Path, dimension: int) -> StoredVectors:
+    """A raw float16 file as an array [rows, dimension], memory-mapped and read-only."""
+    return _map(path, path.stat().st_size // (2 * dimension), dimension)
+
+
+def _map(path: Path, rows: int, dimension: int) -> StoredVectors:
+    if rows == 0:  # an empty file can't be mapped
+        return np.empty((0, dimension), np.float16)
+    return np.memmap(path, np.float16, mode="r", shape=(rows, dimension))
+
+
+def _read_codes(path: Path, entry: ShardEntry, dimension: int) -> Any:
+    # IO_FLAG_MMAP_IFC maps flat and inverted-list codes, but reads fast-scan codes twice: those are read plainly.
+    flags = 0 if "fs" in entry.codes else faiss.IO_FLAG_MMAP_IFC
+    try:
+        codes = faiss.read_index(str(path), flags)
+    except (RuntimeError, MemoryError) as error:
+        raise CopydetError(f"{path} is damaged: FAISS cannot read it") from error
+    if (codes.d, codes.ntotal, codes.metric_type) != (dimension, entry.described, faiss.METRIC_INNER_PRODUCT):
+        raise CopydetError(
+            f"{path} does not belong to this shard: it holds {codes.ntotal:,} codes of {codes.d} numbers "
+            f"instead of {entry.described:,} of {dimension}"
+        )
+    return codes
+
+
+# The caches below are keyed by content hash too: a folder can be deleted and built anew within one process.
+
+
+def _take_rows(path: Path, content: str, rows: NDArray[np.int64], columns: tuple[str, ...]) -> pa.Table:
+    starts = _row_group_starts(path, content)
+    if len(rows) and not (rows.min() >= 0 and rows.max() < starts[-1]):
+        raise IndexError(f"{path} has {starts[-1]} rows, asked for {rows.min()} to {rows.max()}")
+    groups = np.searchsorted(starts, rows, side="right") - 1
+    needed = np.unique(groups)
+    tables = [_row_group(path, content, int(group), columns) for group in needed]
+    if not tables:
+        return pq.read_schema(path).empty_table().select(list(columns))
+    # Place of each row in the concatenation of the needed groups.
+    sizes = np.array([len(table) for table in tables])
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    places = offsets[np.searchsorted(needed, groups)] + rows - starts[groups]
+    return pa.concat_tables(tables).take(pa.array(places))
+
+
+@lru_cache(maxsize=4096)
+def _row_group_starts(path: Path, content: str) -> NDArray[np.int64]:
+    """int64 [row groups + 1]: the first row of each group, then the number of rows."""
+    footer = pq.read_metadata(path)
+    sizes = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+@lru_cache(maxsize=32)
+def _row_group(path: Path, content: str, group: int, columns: tuple[str, ...]) -> pa.Table:
+    return pq.ParquetFile(path).read_row_group(group, columns=list(columns))
