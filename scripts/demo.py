@@ -172,8 +172,8 @@ def make_queries(photos: dict[str, bytes], references: Path, queries: Path) -> l
         query = f"{stem(name)}-not-indexed{Path(name).suffix}"
         write(queries / query, photos[name])
         made.append(Query(query, None, "not in the index"))
-    step = max(1, len(indexed) // MOST_COPIES)
-    copied = indexed[::step][:MOST_COPIES]
+    copies = min(MOST_COPIES, len(indexed))
+    copied = [indexed[number * len(indexed) // copies] for number in range(copies)]
     others = [pixels for name in sorted(held_out) if (pixels := pixels_of(photos[name])) is not None]
     for number, name in enumerate(copied):
         pixels = pixels_of(photos[name])
@@ -183,7 +183,7 @@ def make_queries(photos: dict[str, bytes], references: Path, queries: Path) -> l
         copy = edit_image(pixels, strength, np.random.default_rng([SEED, number]), others)
         query = f"{stem(name)}-{strength}.jpg"
         write(queries / query, encode_jpeg(copy.pixels))
-        made.append(Query(query, name, f"{strength}: {', '.join(copy.names)}"))
+        made.append(Query(query, name, f"{strength}: {', '.join(copy.edits)}"))
     return made
 
 
