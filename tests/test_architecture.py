@@ -14,7 +14,7 @@ PACKAGE = ROOT / "copydet"
 # From the ground up: a room imports rooms before it. Those of the first line may be imported by all.
 ORDER = [
     *("errors", "progress", "records"),
-    *("images", "descriptors", "store", "shards", "engines", "search", "decisions", "matching", "index"),
+    *("images", "descriptors", "store", "shards", "engines", "search", "decisions", "matching", "queries", "index"),
     *("training", "evaluation", "reports", "cli"),
 ]
 ONLY_IN = {
