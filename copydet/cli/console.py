@@ -3,7 +3,8 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import click
@@ -41,6 +42,38 @@ def say_next(line: str) -> None:
 def print_json(summary: Mapping[str, object]) -> None:
     """Print a summary to stdout as one JSON document."""
     click.echo(json.dumps(summary, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns to stdout; numbers, dashes and their heads to the right. Nothing is ever cut off."""
+    cells = [tuple(printable(cell) for cell in row) for row in (head, *rows)]
+    columns = list(zip(*cells, strict=True))
+    widths = [max(map(_width, column)) for column in columns]
+    right = [bool(rows) and all(_is_number(cell) for cell in column[1:]) for column in columns]
+    for row in cells:
+        parts = []
+        for cell, width, to_right in zip(row, widths, right, strict=True):
+            space = " " * (width - _width(cell))
+            parts.append(space + cell if to_right else cell + space)
+        click.echo("  ".join(parts).rstrip())
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").replace(".", "").replace("-", "").replace(" %", "").isdigit() or cell == "-"
+
+
+def printable(text: str) -> str:
+    """File names may hold line ends and codes that command a terminal: write those as escapes."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
+    )
+
+
+def _width(text: str) -> int:
+    """Columns that the text takes on a terminal: East Asian characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
 
 
 def quote(path: str | os.PathLike[str]) -> str:

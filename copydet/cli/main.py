@@ -29,7 +29,7 @@ COMMANDS = {
     "inspect": "copydet.cli.inspect",
     "doctor": "copydet.cli.doctor",
     "evaluate": "copydet.cli.evaluate",
-    # "train": "copydet.cli.train",
+    # "train": "copydet.cli.train",  # waits for its file
 }
 
 
@@ -60,7 +60,14 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     epilog="Exit codes: 0 done, 1 failed, 2 wrong use or bad input, 3 done but images were skipped (--strict), "
     "4 a check found problems, 130 interrupted.",
 )
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
 def copydet() -> None:
     """Find copies of images in large collections: index once, match any time, see the evidence.
 

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from copydet.images.decode import Limits
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -47,6 +50,9 @@ device_option = click.option(
     show_default=True,
     help="Where the network runs: auto, cpu, cuda, cuda:N, openvino or torch.",
 )
+moved_descriptor_option = click.option(
+    "--descriptor", metavar="NAME|FILE", help="Where the index's descriptor is, when it has moved."
+)
 strict_option = click.option("--strict", is_flag=True, help="Exit with 3 when an image had to be skipped.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON to stdout.")
 workers_option = click.option(
@@ -56,3 +62,18 @@ workers_option = click.option(
     default=None,
     help="Decoding threads. [default: one for each core]",
 )
+
+
+def limit_options(command: Command) -> Command:
+    """`--max-bytes` and `--max-pixels`: what is refused as too large."""
+    for name, what in (("--max-pixels", "pixels"), ("--max-bytes", "bytes")):
+        text = f"Skip images of more {what}, as too_large. [default: {'250M' if what == 'pixels' else '256MiB'}]"
+        command = click.option(name, metavar="SIZE", type=BYTE_SIZE, help=text)(command)
+    return command
+
+
+def limits(max_bytes: int | None, max_pixels: int | None) -> "Limits":
+    """The limits that the options ask for; what was not given is as decoding has it."""
+    from copydet.images.decode import DEFAULT_LIMITS, Limits
+
+    return Limits(max_bytes or DEFAULT_LIMITS.max_bytes, max_pixels or DEFAULT_LIMITS.max_pixels)

@@ -1,0 +1,70 @@
+"""`copydet add`: add images to an index."""
+
+from pathlib import Path
+
+import click
+
+from copydet.cli.console import SKIPPED, if_interrupted, quote
+from copydet.cli.contents import report_written
+from copydet.cli.options import (
+    BYTE_SIZE,
+    device_option,
+    index_option,
+    json_option,
+    limit_options,
+    limits,
+    moved_descriptor_option,
+    strict_option,
+    workers_option,
+)
+
+
+@click.command("add")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@index_option(must_exist=True)
+@moved_descriptor_option
+@device_option
+@click.option("--max-memory", metavar="SIZE", type=BYTE_SIZE, help="Use at most this much. [default: half of all]")
+@workers_option
+@limit_options
+@strict_option
+@json_option
+def command(
+    sources: tuple[str, ...],
+    index_path: Path,
+    descriptor: str | None,
+    device: str,
+    max_memory: int | None,
+    workers: int | None,
+    max_bytes: int | None,
+    max_pixels: int | None,
+    strict: bool,
+    as_json: bool,
+) -> int:
+    """Add images to an index without building it again.
+
+    They become new shards, described as the rest of the index was. An image whose id is in the index already becomes a
+    row with the status duplicate_id. Whoever reads the index meanwhile keeps what he has opened.
+
+    \b
+    Example:
+      copydet add more/ --index photos.index
+    """
+    from copydet.images.sources import count_images
+    from copydet.index import Index
+    from copydet.progress import show
+
+    kept = f"what is described stays in {quote(index_path / 'building')}; the same command goes on from there"
+    with if_interrupted(kept), show("adding", count_images(sources)) as progress:
+        index = Index.open(index_path, descriptor=descriptor, device=device)
+        before = {shard.name for shard in index.snapshot.shards}
+        index.add(
+            list(sources),
+            max_memory=max_memory,
+            workers=workers,
+            limits=limits(max_bytes, max_pixels),
+            progress=progress,
+        )
+    added = [shard for shard in index.snapshot.shards if shard.name not in before]
+    skipped = report_written(index, added, as_json)
+    return SKIPPED if strict and skipped else 0

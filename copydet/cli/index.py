@@ -1,0 +1,93 @@
+"""`copydet index`: describe a collection and write its index."""
+
+from pathlib import Path
+
+import click
+
+from copydet.cli.console import SKIPPED, if_interrupted, quote
+from copydet.cli.contents import report_written
+from copydet.cli.options import (
+    BYTE_SIZE,
+    device_option,
+    index_option,
+    json_option,
+    limit_options,
+    limits,
+    strict_option,
+    workers_option,
+)
+
+
+@click.command("index")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@index_option(must_exist=False)
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    default="auto",
+    show_default=True,
+    help="Which search index: auto (by the number of images and the memory), flat, sq8, ivf-pq, or a TOML file.",
+)
+@click.option(
+    "--descriptor",
+    metavar="NAME|FILE",
+    default="small",
+    show_default=True,
+    help="What describes the images: a shipped name, a descriptor folder, or an SSCD checkpoint.",
+)
+@device_option
+@click.option(
+    "--engine",
+    type=click.Choice(["local"]),
+    default="local",
+    show_default=True,
+    help="Where shards are built: in this process.",
+)
+@click.option("--max-memory", metavar="SIZE", type=BYTE_SIZE, help="Use at most this much. [default: half of all]")
+@workers_option
+@limit_options
+@strict_option
+@json_option
+def command(
+    sources: tuple[str, ...],
+    index_path: Path,
+    recipe: str,
+    descriptor: str,
+    device: str,
+    engine: str,
+    max_memory: int | None,
+    workers: int | None,
+    max_bytes: int | None,
+    max_pixels: int | None,
+    strict: bool,
+    as_json: bool,
+) -> int:
+    """Describe a collection and write its index.
+
+    A SOURCE is a folder, an image, a tar or a range of them (shard-{000..099}.tar), a Parquet file, a text list of
+    paths, or a URL of any of these. Every image that a source lists gets a row; one that can't be read gets a status
+    and a message instead of a descriptor. An interrupted run goes on where it stopped when the same command is given.
+
+    \b
+    Example:
+      copydet index photos/ --index photos.index
+    """
+    from copydet.images.sources import count_images
+    from copydet.index import Index
+    from copydet.progress import show
+
+    kept = f"what is described stays in {quote(index_path / 'building')}; the same command goes on from there"
+    with if_interrupted(kept), show("indexing", count_images(sources)) as progress:
+        index = Index.build(
+            list(sources),
+            index_path,
+            descriptor=descriptor,
+            recipe=recipe,
+            device=device,
+            max_memory=max_memory,
+            workers=workers,
+            limits=limits(max_bytes, max_pixels),
+            progress=progress,
+        )
+    skipped = report_written(index, index.snapshot.shards, as_json)
+    return SKIPPED if strict and skipped else 0
