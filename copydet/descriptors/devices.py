@@ -1,6 +1,8 @@
 """Facts about torch and its devices for `copydet doctor`, and the one test that counts: does a kernel run?"""
 
+import ctypes
 import importlib.util
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -93,8 +95,17 @@ def _openvino_facts(problems: list[str]) -> tuple[str, ...]:
         return ()
 
 
+def has_nvidia_driver() -> bool:
+    """Whether NVIDIA's driver library loads: if not, importing torch to look for a GPU is in vain."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def cuda_problem(device: str = "cuda") -> str | None:
-    """Run a convolution in bfloat16 on `device` and compare it with the CPU: None when it worked, else a line saying
+    """Run a convolution in float16 on `device` and compare it with the CPU: None when it worked, else a line saying
     why not.
 
     A device list is not proof: a driver too old, a wheel without this architecture's kernels or a full GPU show only
@@ -112,7 +123,7 @@ def cuda_problem(device: str = "cuda") -> str | None:
         image = torch.arange(3 * 8 * 8, dtype=torch.float32).reshape(1, 3, 8, 8) / 192
         kernel = torch.ones(4, 3, 3, 3) / 27
         expected = torch.nn.functional.conv2d(image, kernel)
-        result = torch.nn.functional.conv2d(image.to(device, torch.bfloat16), kernel.to(device, torch.bfloat16))
+        result = torch.nn.functional.conv2d(image.to(device, torch.float16), kernel.to(device, torch.float16))
         if not torch.allclose(result.float().cpu(), expected, atol=0.02):
             return "a convolution gave wrong numbers"
     except Exception as error:

@@ -2,6 +2,9 @@
 
 Each stream computes with one thread, so a vector does not depend on how many threads there are, and streams never wait
 for each other. uint8 pixels go in as they are: conversion and normalisation are the model's first operations.
+
+Precision is float32 also where the CPU has bfloat16, which OpenVINO would take by itself: on photos, bfloat16 weights
+in the first two layers of MobileNetV2 alone move a vector to a cosine of .986.
 """
 
 import importlib.util
@@ -50,19 +53,17 @@ class OpenVinoRuntime:
     def __init__(self, descriptor: Descriptor, threads: int | None = None) -> None:
         if "onnx" not in descriptor.files:
             raise UsageError(f"descriptor {descriptor.name} has no model.onnx for OpenVINO; use --device torch")
-        self.descriptor = descriptor
+        self.descriptor, self.name = descriptor, "openvino-cpu-f32"
         streams = threads or usable_cpus()
         self.batch_size = 8 * REQUEST_IMAGES * streams
         self._images = REQUEST_IMAGES if descriptor.resize.kind == "square" else 1
         core = import_openvino().Core()
-        precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
-        self.name = f"openvino-cpu-{precision}"
         model = _read_model(core, descriptor, self._images)
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": "f32",
         }
         compiled = core.compile_model(model, "CPU", settings)
         self._requests = [compiled.create_infer_request() for _ in range(streams)]

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Protocol
 
+from copydet.descriptors.devices import cuda_problem, has_nvidia_driver
 from copydet.descriptors.registry import Descriptor
 from copydet.errors import MissingPackage, UsageError
 from copydet.records import Pixels, Vectors
@@ -12,7 +13,7 @@ from copydet.records import Pixels, Vectors
 class Runtime(Protocol):
     """What describes images.
 
-    `name` says where and how exactly (`openvino-cpu-f32`, `torch-cuda-bf16`); `batch_size` is how many images a call
+    `name` says where and how exactly (`openvino-cpu-f32`, `torch-cuda-f16`); `batch_size` is how many images a call
     should bring to keep the device busy.
     """
 
@@ -36,7 +37,7 @@ def open_runtime(descriptor: Descriptor, device: str = "auto", *, threads: int |
     does not work, MissingPackage when its package is not installed.
     """
     if device == "auto":
-        device = "cuda" if _has("torch") and _cuda_problem("cuda") is None else "cpu"
+        device = "cuda" if _has("torch") and has_nvidia_driver() and cuda_problem("cuda") is None else "cpu"
     if device == "cpu":
         device = _cpu_runtime(descriptor)
     if device == "openvino":
@@ -47,7 +48,7 @@ def open_runtime(descriptor: Descriptor, device: str = "auto", *, threads: int |
         raise UsageError(f"unknown device '{device}'; use auto, cpu, openvino, torch, cuda or cuda:N")
     if not _has("torch"):
         raise MissingPackage("torch", "gpu")
-    if device != "torch" and (problem := _cuda_problem(device)) is not None:
+    if device != "torch" and (problem := cuda_problem(device)) is not None:
         raise UsageError(f"{device} does not work here: {problem}; use --device cpu, and see copydet doctor")
     return _open_torch(descriptor, device, threads)
 
@@ -68,12 +69,6 @@ def _cpu_runtime(descriptor: Descriptor) -> str:
         return "torch"
     # A checkpoint of others has no ONNX form: only torch reads it.
     raise MissingPackage("openvino", "cpu") if "onnx" in descriptor.files else MissingPackage("torch", "gpu")
-
-
-def _cuda_problem(device: str) -> str | None:
-    from copydet.descriptors.devices import cuda_problem
-
-    return cuda_problem(device)
 
 
 def _has(package: str) -> bool:

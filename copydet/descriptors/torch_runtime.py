@@ -1,4 +1,4 @@
-"""torch: CUDA in bfloat16, or the CPU in float32. Batches have a fixed shape, so a vector does not depend on its
+"""torch: CUDA in float16, or the CPU in float32. Batches have a fixed shape, so a vector does not depend on its
 neighbours.
 """
 
@@ -17,7 +17,7 @@ from copydet.errors import UsageError
 from copydet.records import Pixels, Vectors
 
 # Images a batch: a GPU wants many, a CPU's caches few. Where shapes differ, batches are small since most are not full.
-_SQUARE = {"cuda": 256, "cpu": 16}
+_SQUARE = {"cuda": 256, "cpu": 8}
 _SHORT_EDGE = {"cuda": 8, "cpu": 1}
 
 
@@ -30,8 +30,8 @@ class TorchRuntime:
         self.descriptor = descriptor
         self._device = device
         # A TorchScript file holds somebody's traced graph: autocast would change it in ways nobody tested.
-        self._bf16 = device.type == "cuda" and descriptor.network != "torchscript"
-        self.name = f"torch-{device.type}-{'bf16' if self._bf16 else 'f32'}"
+        self._half = device.type == "cuda" and descriptor.network != "torchscript"
+        self.name = f"torch-{device.type}-{'f16' if self._half else 'f32'}"
         sizes = _SQUARE if descriptor.resize.kind == "square" else _SHORT_EDGE
         self._images = sizes[device.type]
         self.batch_size = 256 if device.type == "cuda" else 32
@@ -47,12 +47,21 @@ class TorchRuntime:
         vectors = np.empty((len(pixels), self.descriptor.dimension), np.float32)
         with self._lock, torch.inference_mode(), self._precision():
             for batch in make_batches(pixels, self.descriptor.resize, self._images):
-                rows = F.normalize(self._network(self._input(pixels, batch)).float(), dim=1)
+                rows = F.normalize(self._forward(self._input(pixels, batch)), dim=1)
                 vectors[list(batch.positions)] = rows[: len(batch.positions)].cpu().numpy()
         return vectors
 
+    def _forward(self, images: Tensor) -> Tensor:
+        """Float32 vectors, not normalised. What left float16's range is computed again without it."""
+        vectors: Tensor = self._network(images).float()
+        overflowed = ~vectors.isfinite().all(dim=1)
+        if self._half and overflowed.any():
+            with torch.autocast("cuda", enabled=False):
+                vectors[overflowed] = self._network(images)[overflowed]
+        return vectors
+
     def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast("cuda", torch.bfloat16) if self._bf16 else nullcontext()
+        return torch.autocast("cuda", torch.float16) if self._half else nullcontext()
 
     def _input(self, pixels: Sequence[Pixels], batch: PixelBatch) -> Tensor:
         """Normalised float32 [images, 3, height, width]: NHWC in memory, which is what torch calls channels_last."""
