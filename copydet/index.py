@@ -1,0 +1,325 @@
+"""The face of a collection: `Index`; and describing and comparing images without one.
+
+index = Index.build("photos/", "photos.index")
+for result in index.match(["query.jpg", some_array, some_pil_image]): ...
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.decisions.decide import DEFAULT_PRECISION
+from copydet.descriptors.registry import Descriptor, load_descriptor
+from copydet.engines import local
+from copydet.errors import UsageError
+from copydet.images.decode import DEFAULT_LIMITS, Limits
+from copydet.matching import (
+    Comparison,
+    MatchOptions,
+    OpenDescriptor,
+    Queries,
+    Query,
+    References,
+    compare_vectors,
+    describe_images,
+    list_queries,
+    match_images,
+    open_descriptor,
+)
+from copydet.progress import Progress
+from copydet.records import QueryResult, Vectors
+from copydet.shards.deletions import read_deletions, remove_images
+from copydet.shards.recipe import load_recipe, recipe_fields
+from copydet.shards.select import select_rows
+from copydet.shards.shard import open_shard
+from copydet.store import atomic, snapshots
+from copydet.store.locks import write_lock
+from copydet.store.snapshots import DescriptorEntry, Snapshot
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What is in an index. `images` and `statuses` leave removed images out; `bytes` is the size of its files."""
+
+    path: str
+    snapshot: int
+    created_at: str
+    history: str
+    descriptor: str
+    descriptor_hash: str
+    dimension: int
+    recipe: str
+    codes: tuple[str, ...]
+    shards: int
+    images: int
+    removed: int
+    statuses: Mapping[str, int]
+    bytes: int
+
+
+class Index:
+    """An index as it was when it was opened: another process's later changes don't show. `add` and `remove` go on to
+    the newest state. Make one with `create`, `build` or `open`.
+    """
+
+    def __init__(self, path: Path, snapshot: Snapshot, descriptor: Descriptor, device: str) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self._device = device
+        self._show(snapshot)
+
+    def _show(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._shards = tuple(open_shard(self.path, entry, self.descriptor.dimension) for entry in snapshot.shards)
+        removed = read_deletions(self.path, snapshot)
+        self._living = tuple(_without(shard.described, removed.get(shard.name)) for shard in self._shards)
+
+    @cached_property
+    def _opened(self) -> OpenDescriptor:
+        return open_descriptor(self.descriptor, self._device)
+
+    @classmethod
+    def create(
+        cls, path: str | Path, *, descriptor: str = "small", recipe: str = "auto", device: str = "auto"
+    ) -> "Index":
+        """Make an index without images. Raises UsageError when the folder holds anything.
+
+        Recipe `auto` is decided by the first `add`, from the number of its images.
+        """
+        path, found = Path(path), load_descriptor(descriptor)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists and is not an empty folder; name a new folder for the index")
+        fields = {} if recipe == "auto" else recipe_fields(load_recipe(recipe))
+        entry = DescriptorEntry(found.name, found.hash, found.dimension)
+        atomic.make_folder(path)
+        with write_lock(path):
+            snapshot = snapshots.commit(path, Snapshot(1, entry, fields, history="create: no images"))
+        return cls(path, snapshot, found, device)
+
+    @classmethod
+    def build(
+        cls,
+        sources: str | Path | Sequence[str | Path],
+        path: str | Path,
+        *,
+        descriptor: str = "small",
+        recipe: str = "auto",
+        device: str = "auto",
+        workers: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        max_memory: int | None = None,
+        progress: Progress | None = None,
+    ) -> "Index":
+        """Index all images of `sources` in the new folder `path`. The same call goes on after it was cut off.
+
+        Raises UsageError when a source does not exist, or when the folder holds an index or something else.
+        """
+        path, opened = Path(path), open_descriptor(load_descriptor(descriptor), device)
+        snapshot = local.build(
+            path,
+            _specs(sources),
+            opened.descriptor,
+            None if recipe == "auto" else load_recipe(recipe),
+            opened.runtime,
+            workers=workers,
+            limits=limits,
+            max_memory=max_memory,
+            progress=progress,
+        )
+        index = cls(path, snapshot, opened.descriptor, device)
+        index.__dict__["_opened"] = opened  # the runtime took a while to open
+        return index
+
+    @classmethod
+    def open(cls, path: str | Path, *, descriptor: str | None = None, device: str = "auto") -> "Index":
+        """Open what `build` or `create` made. `descriptor` tells where its descriptor is when it has moved.
+
+        Raises NotAnIndex, and UsageError when the descriptor at hand is not the one that made the index.
+        """
+        path = Path(path)
+        snapshot = snapshots.read_current(path)
+        return cls(path, snapshot, _descriptor_of(path, snapshot, descriptor), device)
+
+    def add(
+        self,
+        sources: str | Path | Sequence[str | Path],
+        *,
+        workers: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        max_memory: int | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Index the images of `sources` too; returns by how many the index grew. An id that the index holds already
+        becomes a row with status duplicate_id.
+        """
+        before = self.snapshot.images
+        snapshot = local.add(
+            self.path,
+            _specs(sources),
+            self.descriptor,
+            self._opened.runtime,
+            workers=workers,
+            limits=limits,
+            max_memory=max_memory,
+            progress=progress,
+        )
+        self._show(snapshot)
+        return snapshot.images - before
+
+    def remove(self, ids: str | Sequence[str] = (), *, where: str | None = None) -> int:
+        """Remove images by id, or all that satisfy a SQL condition over images.parquet; returns how many.
+
+        Raises UsageError, and removes nothing, when an id is not in the index or the condition cannot be read.
+        """
+        ids = [ids] if isinstance(ids, str) else list(ids)
+        if bool(ids) == (where is not None):
+            raise UsageError("name either the ids to remove or a condition")
+        before = self.snapshot.images
+        self._show(remove_images(self.path, ids, where=where))
+        return before - self.snapshot.images
+
+    def match(
+        self,
+        queries: Queries,
+        *,
+        top_k: int = 10,
+        precision: float = DEFAULT_PRECISION,
+        where: str | None = None,
+        workers: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        progress: Progress | None = None,
+    ) -> Iterator[QueryResult]:
+        """Find what each query was copied from: yields a result for each, in order, with its `top_k` best references.
+
+        `where` is a SQL condition on the references (columns of images.parquet). A query that cannot be decoded gives
+        a result with its status and message. Images in memory are called queries[0], queries[1], ... by their place;
+        an id that comes again gets a number (`a.jpg#2`). Raises UsageError at once for a path that does not exist.
+        """
+        options = MatchOptions(top_k=top_k, precision=precision, workers=workers, limits=limits)
+        images = list_queries(queries)
+        return match_images(images, self._references(where), self._opened, options, progress)
+
+    def describe(self, images: Queries) -> Vectors:
+        """Descriptors that compare with this index's: float32 [n, dimension], rows of length 1, in order.
+
+        Raises UsageError for the first image that cannot be decoded.
+        """
+        return _describe(images, self._opened)
+
+    def info(self) -> IndexInfo:
+        return read_info(self.path, self.snapshot)
+
+    def _references(self, where: str | None) -> References:
+        selected: Sequence[NDArray[np.bool_] | None] = self._living
+        if where is not None:
+            paths = [shard.images_path for shard in self._shards]
+            masks = select_rows(paths, [shard.described for shard in self._shards], where)
+            both = zip(masks, self._living, strict=True)
+            selected = [mask if living is None else mask & living for mask, living in both]
+        recipe = self.snapshot.recipe
+        return References(self._shards, tuple(selected), recipe.get("nprobe", 0), recipe.get("candidates", 0))
+
+
+def describe(images: Queries, *, descriptor: str = "small", device: str = "auto") -> Vectors:
+    """Descriptors of images: float32 [n, dimension], rows of length 1, in order; a folder gives those of its images.
+
+    Raises UsageError for the first image that cannot be decoded.
+    """
+    return _describe(images, _open_named(descriptor, device))
+
+
+def compare(
+    first: Query,
+    second: Query,
+    *,
+    descriptor: str = "small",
+    device: str = "auto",
+    precision: float = DEFAULT_PRECISION,
+) -> Comparison:
+    """Every score between two images. Raises UsageError when one of them cannot be decoded."""
+    opened = _open_named(descriptor, device)
+    one, other = _describe(first, opened), _describe(second, opened)
+    if not len(one) == len(other) == 1:
+        raise UsageError("compare takes two images, not a folder or another source of several")
+    return compare_vectors(one, other, opened, precision)
+
+
+def read_info(path: str | Path, snapshot: Snapshot | None = None) -> IndexInfo:
+    """What is in an index, without its descriptor. Raises NotAnIndex."""
+    path = Path(path)
+    snapshot = snapshot or snapshots.read_current(path)
+    removed = read_deletions(path, snapshot)
+    statuses: Counter[str] = Counter()
+    files = list(snapshot.files.values())
+    for entry in snapshot.shards:
+        gone = removed.get(entry.name, np.empty(0, np.int64))
+        statuses["ok"] += entry.described - int((gone < entry.described).sum())
+        failed = np.setdiff1d(np.arange(entry.described, entry.images), gone)
+        shard = open_shard(path, entry, snapshot.descriptor.dimension)
+        statuses.update(shard.image_columns(failed, ("status",))["status"].to_pylist())
+        files += entry.files.values()
+    return IndexInfo(
+        path=str(path),
+        snapshot=snapshot.number,
+        created_at=snapshot.created_at,
+        history=snapshot.history,
+        descriptor=snapshot.descriptor.name,
+        descriptor_hash=snapshot.descriptor.hash,
+        dimension=snapshot.descriptor.dimension,
+        recipe=str(snapshot.recipe.get("name", "auto")),
+        codes=tuple(sorted({entry.codes for entry in snapshot.shards})),
+        shards=len(snapshot.shards),
+        images=snapshot.images,
+        removed=snapshot.removed,
+        statuses=dict(statuses),
+        bytes=sum(file.bytes for file in files),
+    )
+
+
+def _describe(images: Queries, opened: OpenDescriptor) -> Vectors:
+    parts = [np.empty((0, opened.descriptor.dimension), np.float32)]
+    for batch, vectors in describe_images(list_queries(images), opened):
+        if failed := [row for row in batch.rows if row.status != "ok"]:
+            raise UsageError(f"{failed[0].uri}: {failed[0].message}")
+        parts.append(vectors)
+    return np.concatenate(parts)
+
+
+@lru_cache(maxsize=2)
+def _open_named(descriptor: str, device: str) -> OpenDescriptor:
+    return open_descriptor(load_descriptor(descriptor), device)
+
+
+def _descriptor_of(path: Path, snapshot: Snapshot, given: str | None) -> Descriptor:
+    """The descriptor that made an index. A name that a stranger's index brings must not run code."""
+    entry = snapshot.descriptor
+    try:
+        descriptor = load_descriptor(given or entry.name, may_run_code=given is not None)
+    except UsageError as error:
+        if given is not None:
+            raise
+        raise UsageError(f"{path} was made with descriptor {entry.name}, which is not at hand: {error}") from error
+    if (descriptor.hash, descriptor.dimension) != (entry.hash, entry.dimension):
+        raise UsageError(
+            f"{path} was made with another {entry.name} (hash {entry.hash[:12]}) than {descriptor.name} is here "
+            f"({descriptor.hash[:12]}), and their descriptors don't compare: name the old one's folder as the "
+            "descriptor, use the copydet that made the index, or index the images again"
+        )
+    return descriptor
+
+
+def _without(rows: int, removed: NDArray[np.int64] | None) -> NDArray[np.bool_] | None:
+    if removed is None:
+        return None
+    mask = np.ones(rows, bool)
+    mask[removed[removed < rows]] = False
+    return mask
+
+
+def _specs(sources: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(each) for each in ([sources] if isinstance(sources, str | Path) else sources)]
