@@ -95,6 +95,8 @@ def _start(config: TrainConfig, augmenter: Augmenter, device: torch.device, prog
     whole = bool(config.start) and _load_start(network, config)
     network = network.to(device, memory_format=torch.channels_last)
     patch_head = nn.Conv2d(network.map_channels, PATCH_CHANNELS, 1).to(device)
+    if not config.start:
+        measure_batch_norm(network, augmenter)
     if not whole:
         whiten_projection(network, augmenter)
     head = [*network.projection.parameters(), *patch_head.parameters()]
@@ -134,6 +136,19 @@ def _load_start(network: CopyNetwork, config: TrainConfig) -> bool:
 
 
 @torch.no_grad()
+def measure_batch_norm(network: CopyNetwork, augmenter: Augmenter, batches: int = 8, block: int = 64) -> None:
+    """Set the statistics of a random trunk from light views; they stay frozen in training, as those of pretrained trunks do."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over the batches seen
+    network.train()
+    for index in torch.randint(0, augmenter.sources.count, (batches, block), device=augmenter.sources.aspects.device):
+        network(normalise(augmenter.light(index).float()))
+    network.eval()
+
+
+@torch.no_grad()
 def whiten_projection(network: CopyNetwork, augmenter: Augmenter, images: int = 8192, block: int = 256) -> None:
     """Start the projection as PCA whitening of pooled features of light views: decorrelated from the first step."""
     count = min(images, augmenter.sources.count)
@@ -145,7 +160,7 @@ def whiten_projection(network: CopyNetwork, augmenter: Augmenter, images: int = 
     dimension = network.projection.out_features
     values, vectors = values.flip(0)[:dimension], vectors.flip(1)[:, :dimension]
     # A floor under the variances keeps noise directions (more dimensions than images) from exploding.
-    weight = vectors.T / (values.clamp(min=float(values[0]) * 1e-4)).sqrt()[:, None]
+    weight = vectors.T / (values.clamp(min=max(float(values[0]) * 1e-4, 1e-12))).sqrt()[:, None]
     network.projection.weight.copy_(weight)
     network.projection.bias.copy_(-(weight @ mean))
 
