@@ -7,6 +7,7 @@ import argparse
 import csv
 import importlib.machinery
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -72,7 +73,7 @@ def main() -> int:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except subprocess.CalledProcessError as error:
-        print(f"Error: this command failed (exit {error.returncode}): {show_command(error.cmd)}", file=sys.stderr)
+        print(f"Error: this command failed (exit {error.returncode}): {shlex.join(error.cmd)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -90,19 +91,11 @@ def run_demo(source: str | None, output: Path) -> int:
         f"{len(made) - len(copies)} photos that are not in the index to ask about\n"
     )
 
-    run_copydet("index", str(references), "--index", str(output / "photos.index"))
-    run_copydet(
-        "match",
-        str(queries),
-        "--index",
-        str(output / "photos.index"),
-        "--output",
-        str(output / "matches.csv"),
-        "--report",
-        str(output / "report.html"),
-    )
+    index, matches, page = output / "photos.index", output / "matches.csv", output / "report.html"
+    run_copydet("index", references, "--index", index)
+    run_copydet("match", queries, "--index", index, "--output", matches, "--report", page)
 
-    best = read_best_matches(output / "matches.csv")
+    best = read_best_matches(matches)
     found = sum(is_right(query, best.get(query.name)) for query in copies)
     others = len(made) - len(copies)
     silent = sum(is_right(query, best.get(query.name)) for query in made if not query.reference_id)
@@ -207,14 +200,12 @@ def write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def run_copydet(*arguments: str) -> None:
-    print(f"$ {show_command(['copydet', *arguments])}", flush=True)
+def run_copydet(*words: str | Path) -> None:
+    """Run the command with paths as the user would write them, and show it."""
+    arguments = [os.path.relpath(word) if isinstance(word, Path) else word for word in words]
+    print(f"$ copydet {' '.join(arguments)}", flush=True)
     subprocess.run([sys.executable, "-m", "copydet", *arguments], check=True)
     print(flush=True)
-
-
-def show_command(words: list[str]) -> str:
-    return " ".join(os.path.relpath(word) if os.path.isabs(word) else word for word in words)
 
 
 def read_best_matches(path: Path) -> dict[str, dict[str, str]]:
