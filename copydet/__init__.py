@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from copydet.index import Index, compare, describe
 
+__version__ = "0.1.0"
 __all__ = ["Index", "__version__", "compare", "describe"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("copydet")
     if name in __all__:
         from importlib import import_module
 

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "copydet"
 # From the ground up: a room imports rooms before it. Those of the first line may be imported by all.
 ORDER = [
     *("errors", "progress", "records"),
-    *("images", "descriptors", "store", "shards", "engines", "search", "decisions", "matching", "queries", "index"),
+    *("images", "descriptors", "store", "shards", "engines", "search", "decisions", "matching", "index"),
     *("training", "evaluation", "reports", "cli"),
 ]
 ONLY_IN = {
@@ -25,6 +25,9 @@ ONLY_IN = {
 }
 # The package's front door names the index without importing it; doctor looks at every library.
 EXCEPTIONS = {("__init__", "index"), ("__main__", "cli"), ("cli", "torch"), ("cli", "torchvision"), ("cli", "faiss")}
+# Names that say nothing about what is inside.
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "common", "misc", "tools"}
+MAX_LINES = 400
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -69,6 +72,15 @@ def test_heavy_libraries_stay_in_their_rooms(path: Path) -> None:
 def test_every_room_is_in_the_order() -> None:
     rooms = {room_of(path) for path in FILES} - {"__init__", "__main__"}
     assert rooms <= set(ORDER), rooms - set(ORDER)
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    assert {path.stem for path in [*FILES, *(path.parent for path in FILES)]} & FORBIDDEN_NAMES == set()
+
+
+def test_files_are_short_enough_to_read() -> None:
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
 
 
 def test_help_and_the_package_itself_import_no_heavy_library() -> None:
