@@ -44,7 +44,7 @@ MOST_PHOTOS = 500  # of a folder argument: a demo should end in seconds
 MOST_COPIES = 12
 STRENGTHS = ("easy", "medium", "hard")
 SEED = 20261121
-LEAST_FOUND = 0.75  # share of the copies that must be found, best match and judged a copy
+LEAST_FOUND = 0.75  # share of the easy and medium copies that must be found; hard ones show where the limit is
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ class Query:
     """One query file of the demo: a copy of `reference_id` made by `edits`, or a photo kept out of the index (None)."""
 
     name: str
-    reference_id: str | None
-    edits: str
+    reference_id: str | None = None
+    strength: str = ""
+    edits: tuple[str, ...] = ()
 
 
 def main() -> int:
@@ -86,9 +87,10 @@ def run_demo(source: str | None, output: Path) -> int:
     photos = dict(folder_photos(source) if source else carried_photos(output / "packages"))
     made = make_queries(photos, references, queries)
     copies = [query for query in made if query.reference_id]
+    others = [query for query in made if not query.reference_id]
     print(
-        f"{len(photos) - (len(made) - len(copies))} photos to index, {len(copies)} edited copies and "
-        f"{len(made) - len(copies)} photos that are not in the index to ask about\n"
+        f"{len(photos) - len(others)} photos to index; to ask about: {len(copies)} edited copies of some of them and "
+        f"{len(others)} photos that are not in the index\n"
     )
 
     index, matches, page = output / "photos.index", output / "matches.csv", output / "report.html"
@@ -96,21 +98,33 @@ def run_demo(source: str | None, output: Path) -> int:
     run_copydet("match", queries, "--index", index, "--output", matches, "--report", page)
 
     best = read_best_matches(matches)
-    found = sum(is_right(query, best.get(query.name)) for query in copies)
-    others = len(made) - len(copies)
-    silent = sum(is_right(query, best.get(query.name)) for query in made if not query.reference_id)
     print_table(made, best)
-    print(f"\nFound {found} of {len(copies)} copies; called {others - silent} of {others} other photos a copy.")
     print_next_steps(output)
-    # A user's own folder may hold the same photo twice, so a photo kept out may rightly be found there.
-    wrong_alarm = silent < others and source is None
-    if not copies or found < LEAST_FOUND * len(copies) or wrong_alarm:
-        print(
-            f"\nThis is not as expected: at least {LEAST_FOUND:.0%} of the copies should be found, and no other photo.",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    return judge(copies, others, best, own_photos=source is not None)
+
+
+def judge(copies: list[Query], others: list[Query], best: dict[str, dict[str, str]], own_photos: bool) -> int:
+    """Say how many copies were found; 1 when that is less than should be."""
+
+    def right(queries: list[Query]) -> int:
+        return sum(is_right(query, best.get(query.name)) for query in queries)
+
+    plain = [query for query in copies if query.strength != "hard"]
+    hard = [query for query in copies if query.strength == "hard"]
+    wrong = len(others) - right(others)
+    print(
+        f"\nFound {right(plain)} of {len(plain)} easy and medium copies and {right(hard)} of {len(hard)} hard ones; "
+        f"took {wrong} of {len(others)} other photos for a copy."
+    )
+    # A folder of one's own may hold the same photo twice, so a photo kept out may rightly be found there.
+    if plain and right(plain) >= LEAST_FOUND * len(plain) and (own_photos or not wrong):
+        return 0
+    print(
+        f"This is not as expected: {LEAST_FOUND:.0%} or more of the easy and medium copies should be found, "
+        "and no other photo taken for one.",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def carried_photos(packages: Path) -> Iterator[tuple[str, bytes]]:
@@ -164,7 +178,7 @@ def make_queries(photos: dict[str, bytes], references: Path, queries: Path) -> l
     for name in sorted(held_out):
         query = f"{stem(name)}-not-indexed{Path(name).suffix}"
         write(queries / query, photos[name])
-        made.append(Query(query, None, "not in the index"))
+        made.append(Query(query))
     copies = min(MOST_COPIES, len(indexed))
     copied = [indexed[number * len(indexed) // copies] for number in range(copies)]
     others = [pixels for name in sorted(held_out) if (pixels := pixels_of(photos[name])) is not None]
@@ -176,7 +190,7 @@ def make_queries(photos: dict[str, bytes], references: Path, queries: Path) -> l
         copy = edit_image(pixels, strength, np.random.default_rng([SEED, number]), others)
         query = f"{stem(name)}-{strength}.jpg"
         write(queries / query, encode_jpeg(copy.pixels))
-        made.append(Query(query, name, f"{strength}: {', '.join(copy.edits)}"))
+        made.append(Query(query, name, strength, copy.edits))
     return made
 
 
@@ -202,10 +216,15 @@ def write(path: Path, data: bytes) -> None:
 
 def run_copydet(*words: str | Path) -> None:
     """Run the command with paths as the user would write them, and show it."""
-    arguments = [os.path.relpath(word) if isinstance(word, Path) else word for word in words]
+    arguments = [shown(word) if isinstance(word, Path) else word for word in words]
     print(f"$ copydet {' '.join(arguments)}", flush=True)
     subprocess.run([sys.executable, "-m", "copydet", *arguments], check=True)
     print(flush=True)
+
+
+def shown(path: Path) -> str:
+    """The path from here, where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
 
 
 def read_best_matches(path: Path) -> dict[str, dict[str, str]]:
@@ -227,15 +246,16 @@ def print_table(queries: list[Query], best: dict[str, dict[str, str]]) -> None:
     for query in sorted(queries, key=lambda query: (query.reference_id is None, query.name)):
         match = best.get(query.name)
         mark = "right" if is_right(query, match) else "WRONG" if match and match["verdict"] != "no_match" else "missed"
-        shown = (match["reference_id"], f"{float(match['score']):.3f}", match["verdict"]) if match else ("-", "-", "-")
-        rows.append((query.name, *shown, mark, query.edits))
+        cells = (match["reference_id"], f"{float(match['score']):.3f}", match["verdict"]) if match else ("-", "-", "-")
+        made_by = f"{query.strength}: {', '.join(query.edits)}" if query.reference_id else "not in the index"
+        rows.append((query.name, *cells, mark, made_by))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_next_steps(output: Path) -> None:
-    folder = os.path.relpath(output)
+    folder = shown(output)
     print(f"""
   {folder}/report.html   queries beside what they match: open it in a browser
   {folder}/matches.csv   the same as a table
