@@ -99,8 +99,9 @@ def run_demo(source: str | None, output: Path) -> int:
 
     best = read_best_matches(matches)
     print_table(made, best)
+    exit_code = judge(copies, others, best, own_photos=source is not None)
     print_next_steps(output)
-    return judge(copies, others, best, own_photos=source is not None)
+    return exit_code
 
 
 def judge(copies: list[Query], others: list[Query], best: dict[str, dict[str, str]], own_photos: bool) -> int:
