@@ -1,14 +1,13 @@
 """The networks that copydet can train and ship: a trunk, GeM pooling, a projection, L2 normalisation.
 
-A descriptor's projection already holds the whitening (a linear map after a linear map is one linear map), so nothing but the
-network stands between pixels and vectors.
+A descriptor's projection already holds the whitening (a linear map after a linear map is one linear map), so nothing
+but the network stands between pixels and vectors.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,7 +23,9 @@ class NetworkSpec:
 
 
 class GeM(nn.Module):
-    """Generalised mean pooling, y_c = mean(max(x_c, 1e-6)^p)^(1/p) (SSCD, section 4.1; p is a constant there and here)."""
+    """Generalised mean pooling, y_c = mean(max(x_c, 1e-6)^p)^(1/p) (SSCD, section 4.1; p is a constant there and
+    here).
+    """
 
     def __init__(self, p: float = 3.0) -> None:
         super().__init__()
@@ -85,7 +86,8 @@ class _BottleneckV2(nn.Module):
         y = self.conv1(activated)
         y = self.conv2(F.relu(self.bn2(y)))
         y = self.conv3(F.relu(self.bn3(y)))
-        return shortcut + y
+        total: Tensor = shortcut + y
+        return total
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
@@ -95,7 +97,13 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 
 def _resnet50v2_s3() -> tuple[nn.Module, nn.Module, int, int]:
     """ResNet-50 v2 up to its third stage: stride 16, 1024 channels, 8.5 M parameters."""
-    stem = [nn.BatchNorm2d(3), nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    stem = [
+        nn.BatchNorm2d(3),
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+    ]
     stages = [_stage(64, 256, 3, 1), _stage(256, 512, 4, 2), _stage(512, 1024, 6, 2)]
     return nn.Sequential(*stem, *stages), nn.Sequential(nn.BatchNorm2d(1024), nn.ReLU()), 1024, 1024
 
@@ -131,7 +139,9 @@ def load_trunk(network: CopyNetwork, trunk: str, path: Path) -> None:
 
 
 def _split_mobilenet_keys(weights: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """torchvision's `features.N.*` -> `stride_16.N.*` for N < 14, `rest.N.*` above (slices of a Sequential keep its numbers)."""
+    """torchvision's `features.N.*` -> `stride_16.N.*` for N < 14, `rest.N.*` above (slices of a Sequential keep its
+    numbers).
+    """
     renamed = []
     for key, value in weights.items():
         _, number, tail = key.split(".", 2)

@@ -1,7 +1,8 @@
 """Views for contrastive training, made in batches on the training device.
 
-A light view is how a reference is described: the whole picture. A hard view is how a query may look: the picture cropped, turned, bent,
-laid onto, under and beside other pictures, with text and drawings, its values edited. Every sample draws its own parameters.
+A light view is how a reference is described: the whole picture. A hard view is how a query may look: the picture
+cropped, turned, bent, laid onto, under and beside other pictures, with text and drawings, its values edited. Every
+sample draws its own parameters.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ LAYOUT = ("pad", "paste", "overlay", "collage", "text", "blend", "erase")
 class Views:
     """Hard views and what they hold.
 
-    pixels: float [n, 3, size, size] in [0, 1]. others: int64 [n, 4], training images also visible in the view, -1 for none.
-    shared: int64 [n], the one of them that counts as a positive too (mixup and cutmix positives, SSCD section 4.3), -1 for none.
-    traced: float32 [n, cells * cells, 2], where the centre of each cell of a cells x cells grid shows the source, 9 where it doesn't.
+    pixels: float [n, 3, size, size] in [0, 1]. others: int64 [n, 4], training images also visible in the view, -1 for
+    none. shared: int64 [n], the one of them that counts as a positive too (mixup and cutmix positives, SSCD section
+    4.3), -1 for none. traced: float32 [n, cells * cells, 2], where the centre of each cell of a cells x cells grid
+    shows the source, 9 where it doesn't.
     """
 
     pixels: Tensor
@@ -128,7 +130,9 @@ class Augmenter:
         angle = torch.where(self._allowed("rotate", n, 0.2), uniform(n, -1, 1, like) * (0.15 + 0.9 * s * s), zero)
         placement = placement @ warp.rotation(angle, aspect)
         tilt = torch.where(self._allowed("perspective", n, 0.18), 0.35 * s, zero)
-        tilted = warp.matrices(((1, 0, 0), (0, 1, 0), (uniform(n, -1, 1, like) * tilt, uniform(n, -1, 1, like) * tilt, 1)), n, s)
+        tilted = warp.matrices(
+            ((1, 0, 0), (0, 1, 0), (uniform(n, -1, 1, like) * tilt, uniform(n, -1, 1, like) * tilt, 1)), n, s
+        )
         placement = placement @ tilted
         return self._shrink_into_view(placement, strength)
 
@@ -195,7 +199,9 @@ class Augmenter:
             background[soft] = blur(blurred, torch.ones_like(strength[soft]))
         return background, other
 
-    def _lay_picture(self, rows: Tensor, other: Tensor, box: tuple[Tensor, Tensor, Tensor, Tensor], angle: Tensor) -> Layer:
+    def _lay_picture(
+        self, rows: Tensor, other: Tensor, box: tuple[Tensor, Tensor, Tensor, Tensor], angle: Tensor
+    ) -> Layer:
         """A whole other picture placed in a box (centre x, y, half width, height) of the views `rows`."""
         at_x, at_y, half_x, half_y = box
         placement = warp.rotation(angle, torch.ones_like(angle)) @ warp.scaling(1 / half_x, 1 / half_y)
@@ -205,14 +211,18 @@ class Augmenter:
     def _collage_neighbours(
         self, x: Tensor, covered: Tensor, seen: Tensor, others: Tensor, collage: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give a 2 x 2 collage two more pictures beside the background's: quarters of the view the source leaves free."""
+        """Give a 2 x 2 collage two more pictures beside the background's: quarters of the view the source leaves
+        free.
+        """
         rows = collage.nonzero().squeeze(1)
         if rows.numel() == 0:
             return x, covered
         half = torch.full((rows.numel(),), 0.5, device=x.device)
         for slot, corner in ((1, -0.5), (2, 0.5)):
             other = self._other(others[rows, 0])
-            layer = self._lay_picture(rows, other, (half * 2 * corner, half * -2 * corner, half, half), torch.zeros_like(half))
+            layer = self._lay_picture(
+                rows, other, (half * 2 * corner, half * -2 * corner, half, half), torch.zeros_like(half)
+            )
             opacity = layer.opacity * (1 - seen[rows])
             x[rows] = torch.lerp(x[rows], layer.pixels, opacity)
             others[rows, slot] = other
@@ -273,7 +283,9 @@ class Augmenter:
             grid = coordinates.view(k, self.size, self.size, 2).to(x.dtype)
             mask = torch.nn.functional.grid_sample(self.glyphs[chosen].to(x.dtype) / 255, grid, align_corners=False)
             colour = torch.rand(k, 3, 1, 1, device=x.device, dtype=x.dtype)
-            colour = torch.where(torch.rand(k, 1, 1, 1, device=x.device) < 0.5, colour[:, :1].round().expand_as(colour), colour)
+            colour = torch.where(
+                torch.rand(k, 1, 1, 1, device=x.device) < 0.5, colour[:, :1].round().expand_as(colour), colour
+            )
             opacity = torch.where(chance(k, 0.7, like), torch.ones_like(height), uniform(k, 0.3, 1.0, like))
             x[rows] = torch.lerp(x[rows], colour.expand_as(x[rows]), mask * opacity.to(x.dtype)[:, None, None, None])
         return x

@@ -13,7 +13,9 @@ from copydet.progress import Progress, Silent
 
 
 def read_images(specs: Sequence[str], size: int, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
-    """Return uint8 [n, 3, size, size] (squeezed to squares) and float32 [n] width / height; images that fail are counted and left out."""
+    """Return uint8 [n, 3, size, size] (squeezed to squares) and float32 [n] width / height; images that fail are
+    counted and left out.
+    """
     from copydet.images.decode import Resize
     from copydet.images.loader import load
     from copydet.images.sources import list_images
@@ -32,18 +34,24 @@ def read_images(specs: Sequence[str], size: int, progress: Progress | None = Non
         failed += len(batch.rows) - len(batch.ok)
         progress.advance(len(batch.rows))
     if len(aspects) < 16:
-        raise UsageError(f"{', '.join(specs)}: {len(aspects)} usable images; training needs at least 16 (and thousands to be any good)")
+        raise UsageError(
+            f"{', '.join(specs)}: {len(aspects)} usable images; training needs at least 16, and thousands to be good"
+        )
     if failed:
         progress.note(f"{failed:,} training images could not be decoded and are left out")
     return torch.from_numpy(np.concatenate(blocks)), torch.tensor(aspects, dtype=torch.float32)
 
 
 def near_identical_groups(pixels: Tensor, threshold: float = 0.97, block: int = 2048) -> Tensor:
-    """int64 [n]: the lowest index of an image with nearly the same pixels (correlation of 16 x 16 luma), itself where there is none.
+    """int64 [n]: the lowest index of an image with nearly the same pixels (correlation of 16 x 16 luma), itself where
+    there is none.
 
-    Training sets hold re-saved copies and neighbouring video frames: taken for non-matches they would teach the wrong thing.
+    Training sets hold re-saved copies and neighbouring video frames: taken for non-matches they would teach the wrong
+    thing.
     """
-    thumbnails = torch.cat([F.adaptive_avg_pool2d(part.float().mean(1, keepdim=True), 16) for part in pixels.split(block)])
+    thumbnails = torch.cat(
+        [F.adaptive_avg_pool2d(part.float().mean(1, keepdim=True), 16) for part in pixels.split(block)]
+    )
     flat = thumbnails.flatten(1)
     flat = F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
     group = torch.arange(len(flat), device=pixels.device)

@@ -12,7 +12,9 @@ HEIGHT, WIDTH = 64, 192
 
 
 def draw_glyphs(count: int, seed: int) -> Tensor:
-    """Return uint8 [count, 1, 64, 192] opacity masks: two thirds lines of random text, one third shapes and stickers."""
+    """Return uint8 [count, 1, 64, 192] opacity masks: two thirds lines of random text, one third shapes and
+    stickers.
+    """
     rng = np.random.default_rng(seed)
     masks = [_text(rng) if i % 3 else _drawing(rng) for i in range(count)]
     return torch.from_numpy(np.stack(masks))[:, None]
@@ -32,7 +34,9 @@ def _text(rng: np.random.Generator) -> np.ndarray:
     alphabet = list(string.ascii_letters + string.digits + "    .,!?&%#@$+-")
     for line in range(lines):
         words = "".join(rng.choice(alphabet, int(rng.integers(4, 26))))
-        draw.text((rng.uniform(0, 8), line * HEIGHT / lines), words, fill=255, font=font, stroke_width=int(rng.integers(0, 2)))
+        draw.text(
+            (rng.uniform(0, 8), line * HEIGHT / lines), words, fill=255, font=font, stroke_width=int(rng.integers(0, 2))
+        )
     return np.asarray(image)
 
 
@@ -73,4 +77,10 @@ def _face(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     draw.ellipse((4, 2, WIDTH - 4, HEIGHT - 2), fill=255)
     for x in (0.33, 0.67):
         draw.ellipse((WIDTH * x - 12, 16, WIDTH * x + 12, 30), fill=0)
-    draw.arc((50, 20, WIDTH - 50, 54), start=0 if rng.random() < 0.7 else 180, end=180 if rng.random() < 0.7 else 360, fill=0, width=5)
+    draw.arc(
+        (50, 20, WIDTH - 50, 54),
+        start=0 if rng.random() < 0.7 else 180,
+        end=180 if rng.random() < 0.7 else 360,
+        fill=0,
+        width=5,
+    )

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 def contrastive(positive: Tensor, negatives: Tensor, allowed: Tensor, temperature: float) -> Tensor:
     """InfoNCE of one positive against negatives only, as SSCD trains it (section 3.2): float [n].
 
-    positive: float [n], similarity to the positive. negatives: float [n, m] similarities. allowed: bool [n, m], false where a column
-    shares content with the row (other positives are not in the denominator). -log(e^(p/t) / (e^(p/t) + sum e^(s/t))).
+    positive: float [n], similarity to the positive. negatives: float [n, m] similarities. allowed: bool [n, m], false
+    where a column shares content with the row (other positives are not in the denominator). -log(e^(p/t) / (e^(p/t) +
+    sum e^(s/t))).
     """
     masked = negatives.masked_fill(~allowed, float("-inf"))
     logits = torch.cat((positive[:, None], masked), dim=1) / temperature
@@ -17,15 +18,19 @@ def contrastive(positive: Tensor, negatives: Tensor, allowed: Tensor, temperatur
 
 
 def entropy(nearest: Tensor) -> Tensor:
-    """Differential-entropy regulariser (SSCD, equation 4; Kozachenko-Leonenko): minus the mean log distance to the nearest non-match.
+    """Differential-entropy regulariser (SSCD, equation 4; Kozachenko-Leonenko): minus the mean log distance to the
+    nearest non-match.
 
     nearest: float [n], similarity to the nearest non-matching embedding. The distance of unit vectors is sqrt(2 - 2 s).
     """
     return -0.5 * torch.log((2 - 2 * nearest).clamp(min=1e-6)).mean()
 
 
-def relational_distillation(student: Tensor, teacher: Tensor, student_temperature: float, teacher_temperature: float) -> Tensor:
-    """Cross-entropy between the teacher's and the student's similarity distributions over the same queue (SEED, equation 4; RDCD).
+def relational_distillation(
+    student: Tensor, teacher: Tensor, student_temperature: float, teacher_temperature: float
+) -> Tensor:
+    """Cross-entropy between the teacher's and the student's similarity distributions over the same queue (SEED,
+    equation 4; RDCD).
 
     student, teacher: float [n, m] similarities to m queue entries, each in its own space.
     """
@@ -34,21 +39,25 @@ def relational_distillation(student: Tensor, teacher: Tensor, student_temperatur
 
 
 def norm_ratio(whole: Tensor, part: Tensor) -> Tensor:
-    """Asymmetric-similarity term (ASL, section 3.3): exp(1 - |whole| / |part|), so that the view holding more has the longer vector.
+    """Asymmetric-similarity term (ASL, section 3.3): exp(1 - |whole| / |part|), so that the view holding more has the
+    longer vector.
 
     whole, part: float [n, d] before normalisation, the part a copy of the whole.
     """
     return torch.exp(1 - whole.norm(dim=1) / part.norm(dim=1).clamp(min=1e-6)).mean()
 
 
-def patch_contrast(query: Tensor, reference: Tensor, traced: Tensor, temperature: float = 1 / 16, sharpness: float = 3.0) -> Tensor:
-    """CopyNCE on a coarse map (CopyNCE, equation 5): each query patch should find the reference patches it was taken from.
+def patch_contrast(
+    query: Tensor, reference: Tensor, traced: Tensor, temperature: float = 1 / 16, sharpness: float = 3.0
+) -> Tensor:
+    """CopyNCE on a coarse map (CopyNCE, equation 5): each query patch should find the reference patches it was taken
+    from.
 
-    query, reference: float [n, c, k, k]; traced: float32 [n, k * k, 2], normalised source coordinates of each query cell, outside [-1, 1]
-    where it shows nothing. The target weighs the four nearest reference cells by bilinear overlap to the power `sharpness`.
-    Returns the mean over visible query cells, 0 if there are none.
+    query, reference: float [n, c, k, k]; traced: float32 [n, k * k, 2], normalised source coordinates of each query
+    cell, outside [-1, 1] where it shows nothing. The target weighs the four nearest reference cells by bilinear
+    overlap to the power `sharpness`. Returns the mean over visible query cells, 0 if there are none.
     """
-    n, _, k, _ = query.shape
+    k = query.shape[-1]
     q = F.normalize(query.flatten(2), dim=1).transpose(1, 2)
     r = F.normalize(reference.flatten(2), dim=1)
     log_p = F.log_softmax((q @ r).float() / temperature, dim=2)

@@ -1,7 +1,7 @@
 """Edits of values, batched: float [n, 3, h, w] in [0, 1] -> the same shape, each sample with its own parameters.
 
-Every edit takes (x, t): t float32 [n] in [0, 1] is how strong the edit is for each sample. Families follow SSCD's ADVANCED list
-(papers: SSCD section 4.2, AnyPattern table 1).
+Every edit takes (x, t): t float32 [n] in [0, 1] is how strong the edit is for each sample. Families follow SSCD's
+ADVANCED list (papers: SSCD section 4.2, AnyPattern table 1).
 """
 
 import math
@@ -132,7 +132,9 @@ def fade(x: Tensor, t: Tensor) -> Tensor:
 def gradient_light(x: Tensor, t: Tensor) -> Tensor:
     """Shadow, glare or vignette: a linear or radial ramp added or multiplied."""
     n, _, h, w = x.shape
-    y, z = torch.meshgrid(torch.linspace(-1, 1, h, device=x.device), torch.linspace(-1, 1, w, device=x.device), indexing="ij")
+    y, z = torch.meshgrid(
+        torch.linspace(-1, 1, h, device=x.device), torch.linspace(-1, 1, w, device=x.device), indexing="ij"
+    )
     a = uniform(n, 0, 2 * math.pi, t)[:, None, None]
     linear = a.cos() * z + a.sin() * y
     radial = 1 - 1.4 * (z * z + y * y)[None].expand(n, h, w)
@@ -241,7 +243,9 @@ def speckle(x: Tensor, t: Tensor) -> Tensor:
 def screen_pattern(x: Tensor, t: Tensor) -> Tensor:
     """Moire and halftone: a sinusoidal lattice multiplied into the picture."""
     n, _, h, w = x.shape
-    y, z = torch.meshgrid(torch.arange(h, device=x.device).float(), torch.arange(w, device=x.device).float(), indexing="ij")
+    y, z = torch.meshgrid(
+        torch.arange(h, device=x.device).float(), torch.arange(w, device=x.device).float(), indexing="ij"
+    )
     a, period = uniform(n, 0, math.pi, t)[:, None, None], uniform(n, 2.2, 9.0, t)[:, None, None]
     u, v = a.cos() * z + a.sin() * y, -a.sin() * z + a.cos() * y
     lines = (2 * math.pi * u / period).sin()
@@ -253,7 +257,9 @@ def screen_pattern(x: Tensor, t: Tensor) -> Tensor:
 def stripes(x: Tensor, t: Tensor) -> Tensor:
     """Opaque bars of one colour at a random angle, covering up to half."""
     n, _, h, w = x.shape
-    y, z = torch.meshgrid(torch.linspace(-1, 1, h, device=x.device), torch.linspace(-1, 1, w, device=x.device), indexing="ij")
+    y, z = torch.meshgrid(
+        torch.linspace(-1, 1, h, device=x.device), torch.linspace(-1, 1, w, device=x.device), indexing="ij"
+    )
     a = (torch.randint(0, 4, (n,), device=x.device).float() * math.pi / 4)[:, None, None]
     wave = (a.cos() * z + a.sin() * y) * uniform(n, 1.5, 9.0, t)[:, None, None]
     bar = (wave - wave.floor() < (0.5 * t)[:, None, None])[:, None]
@@ -276,11 +282,12 @@ _LUMA_TABLE = (
 
 
 def jpeg(x: Tensor, t: Tensor) -> Tensor:
-    """JPEG's quantised 8 x 8 DCT, quality 90 down to 3 (by hand: encoders work on bytes on the CPU, this stays on the device).
+    """JPEG's quantised 8 x 8 DCT, quality 90 down to 3 (by hand: encoders work on bytes on the CPU, this stays on the
+    device).
 
     One table serves luma and the halved chroma planes; entropy coding loses nothing and is left out.
     """
-    n, _, h, w = x.shape
+    h, w = x.shape[-2:]
     quality = 90 - 87 * t
     scale = torch.where(quality < 50, 50 / quality, 2 - quality / 50)
     table = (torch.tensor(_LUMA_TABLE, device=x.device) * scale[:, None, None] / 255).clamp(min=1 / 255)
@@ -306,7 +313,8 @@ def _quantise_blocks(x: Tensor, table: Tensor) -> Tensor:
     return decoded.permute(0, 1, 2, 4, 3, 5).reshape(n, c, h + ph, w + pw)[:, :, :h, :w]
 
 
-# family -> (edit, probability at full strength). Families are the unit that a run can leave out (`held_out` in the configuration).
+# family -> (edit, probability at full strength). Families are the unit that a run can leave out (`held_out` in the
+# configuration).
 EDITS: dict[str, tuple[Edit, float]] = {
     "brightness": (brightness, 0.35),
     "contrast": (contrast, 0.35),
@@ -343,7 +351,9 @@ EDITS: dict[str, tuple[Edit, float]] = {
 
 
 def edit_values(x: Tensor, strength: Tensor, held_out: frozenset[str] = frozenset()) -> Tensor:
-    """Apply a random chain of value edits: float [n, 3, h, w] in [0, 1]; strength float32 [n] in [0, 1] scales chance and force."""
+    """Apply a random chain of value edits: float [n, 3, h, w] in [0, 1]; strength float32 [n] in [0, 1] scales chance
+    and force.
+    """
     n = x.shape[0]
     for name, (edit, probability) in EDITS.items():
         if name in held_out:

@@ -1,17 +1,18 @@
 """The training loop: SSCD's objective over light and hard views, with a bank of all training images as negatives.
 
-Everything random in a step is drawn from a seed made of the run's seed and the step's number, so a run resumed from a checkpoint
-continues exactly as if it had not stopped.
+Everything random in a step is drawn from a seed made of the run's seed and the step's number, so a run resumed from a
+checkpoint continues exactly as if it had not stopped.
 """
 
 import copy
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from copydet.descriptors.network import CopyNetwork, NetworkSpec, build_network, load_trunk
 from copydet.errors import UsageError
 from copydet.progress import Progress, Silent
+from copydet.records import Pixels, Vectors
 from copydet.training import losses
 from copydet.training.augment import Augmenter, Views
 from copydet.training.config import TrainConfig
@@ -51,6 +53,17 @@ def normalise(x: Tensor) -> Tensor:
     return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
+@torch.no_grad()
+def describe_pixels(network: CopyNetwork, pixels: Sequence[Pixels], block: int = 64) -> Vectors:
+    """Describe uint8 images [size, size, 3], all of one size, where the network is: float32 [n, dimension]."""
+    device = network.projection.weight.device
+    parts = [np.zeros((0, network.projection.out_features), np.float32)]
+    for start in range(0, len(pixels), block):
+        images = torch.from_numpy(np.stack(pixels[start : start + block])).to(device).permute(0, 3, 1, 2)
+        parts.append(network(normalise(images.float() / 255)).cpu().numpy())
+    return np.concatenate(parts)
+
+
 def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -60,7 +73,8 @@ def choose_device(name: str) -> torch.device:
 def train(config: TrainConfig, measure: Measure | None = None, progress: Progress | None = None) -> CopyNetwork:
     """Train as `config` says and return the averaged network; resumes from `output`/checkpoint.pt if there is one.
 
-    `measure` is called with the averaged network every `measure_every` steps; what it returns goes to curves.csv beside the losses.
+    `measure` is called with the averaged network every `measure_every` steps; what it returns goes to curves.csv
+    beside the losses.
     """
     progress = progress or Silent()
     device = choose_device(config.device)
@@ -78,7 +92,9 @@ def train(config: TrainConfig, measure: Measure | None = None, progress: Progres
         began = time.monotonic()
         row = train_step(config, state, augmenter, groups, step_network, teacher)
         if state.step % 50 == 0 or state.step == config.steps:
-            curves.add(state.step, {**{k: float(v) for k, v in row.items()}, "seconds_a_step": time.monotonic() - began})
+            curves.add(
+                state.step, {**{k: float(v) for k, v in row.items()}, "seconds_a_step": time.monotonic() - began}
+            )
         if measure and (state.step % config.measure_every == 0 or state.step == config.steps):
             found = measure(state.average)
             curves.add(state.step, found)
@@ -93,7 +109,7 @@ def _start(config: TrainConfig, augmenter: Augmenter, device: torch.device, prog
     torch.manual_seed(config.seed)
     network = build_network(NetworkSpec(config.trunk, config.dimension))
     whole = bool(config.start) and _load_start(network, config)
-    network = network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     patch_head = nn.Conv2d(network.map_channels, PATCH_CHANNELS, 1).to(device)
     if not config.start:
         measure_batch_norm(network, augmenter)
@@ -137,7 +153,9 @@ def _load_start(network: CopyNetwork, config: TrainConfig) -> bool:
 
 @torch.no_grad()
 def measure_batch_norm(network: CopyNetwork, augmenter: Augmenter, batches: int = 8, block: int = 64) -> None:
-    """Set the statistics of a random trunk from light views; they stay frozen in training, as those of pretrained trunks do."""
+    """Set the statistics of a random trunk from light views; they stay frozen in training, as those of pretrained
+    trunks do.
+    """
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -153,7 +171,10 @@ def whiten_projection(network: CopyNetwork, augmenter: Augmenter, images: int = 
     """Start the projection as PCA whitening of pooled features of light views: decorrelated from the first step."""
     count = min(images, augmenter.sources.count)
     device = augmenter.sources.aspects.device
-    parts = [network.pooled(normalise(augmenter.light(i).float()))[0] for i in torch.arange(count, device=device).split(block)]
+    parts = [
+        network.pooled(normalise(augmenter.light(i).float()))[0]
+        for i in torch.arange(count, device=device).split(block)
+    ]
     features = torch.cat(parts).double()
     mean = features.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((features - mean).T))
@@ -222,7 +243,9 @@ def train_step(
     parts = view_losses(config, F.normalize(raw, dim=1), index, hard, groups, state.bank)
     if patches is not None:
         n = len(index)
-        parts["patch"] = config.patch_weight * losses.patch_contrast(patches[n:], patches[:n].repeat(2, 1, 1, 1), hard.traced)
+        parts["patch"] = config.patch_weight * losses.patch_contrast(
+            patches[n:], patches[:n].repeat(2, 1, 1, 1), hard.traced
+        )
     if config.norm_ratio_weight:
         n = len(index)
         parts["norm_ratio"] = config.norm_ratio_weight * losses.norm_ratio(raw[:n].repeat(2, 1), raw[n:])
@@ -241,15 +264,20 @@ def train_step(
     return {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}}
 
 
-def view_losses(config: TrainConfig, z: Tensor, index: Tensor, hard: Views, groups: Tensor, bank: Tensor) -> dict[str, Tensor]:
+def view_losses(
+    config: TrainConfig, z: Tensor, index: Tensor, hard: Views, groups: Tensor, bank: Tensor
+) -> dict[str, Tensor]:
     """InfoNCE both ways between each hard view and its light view, mixed positives, and the entropy term.
 
-    z: float [3 b, d], light views first, then two hard views an image. Negatives are the batch and the bank without whatever shares
-    content with the row: the image itself, its near-identical group, the other pictures visible in a hard view.
+    z: float [3 b, d], light views first, then two hard views an image. Negatives are the batch and the bank without
+    whatever shares content with the row: the image itself, its near-identical group, the other pictures visible in a
+    hard view.
     """
     b = len(index)
     image = index.repeat(3)
-    held = torch.cat((image[:, None], F.pad(hard.others, (0, 0, b, 0), value=-1)), dim=1)  # [3b, 5] what each view shows
+    held = torch.cat(
+        (image[:, None], F.pad(hard.others, (0, 0, b, 0), value=-1)), dim=1
+    )  # [3b, 5] what each view shows
     group = torch.where(held >= 0, groups[held.clamp(min=0)], torch.full_like(held, -1))
     in_batch, in_bank = z @ z.T, z @ bank.T
     clash_batch = torch.zeros_like(in_batch, dtype=torch.bool)
@@ -266,7 +294,10 @@ def view_losses(config: TrainConfig, z: Tensor, index: Tensor, hard: Views, grou
     positive = in_batch[anchors, lights]
     query_loss = losses.contrastive(positive, negatives[anchors], allowed[anchors], t).mean()
     light_rows = losses.contrastive(
-        torch.cat((in_batch[lights[:b], anchors[:b]], in_batch[lights[:b], anchors[b:]])), negatives[lights], allowed[lights], t
+        torch.cat((in_batch[lights[:b], anchors[:b]], in_batch[lights[:b], anchors[b:]])),
+        negatives[lights],
+        allowed[lights],
+        t,
     )
     parts = {"contrastive": 0.5 * (query_loss + light_rows.mean())}
     rows = (hard.shared >= 0).nonzero().squeeze(1)
@@ -300,8 +331,8 @@ class Teacher:
 def _update_average(state: State, decay: float) -> None:
     # The average starts where training starts and would drag that along: a short memory first, the full one later.
     decay = min(decay, (1 + state.step) / (10 + state.step))
-    mine, theirs = list(state.average.parameters()), list(state.network.parameters())
-    torch._foreach_lerp_(mine, theirs, 1 - decay)
+    for mine, theirs in zip(state.average.parameters(), state.network.parameters(), strict=True):
+        mine.lerp_(theirs, 1 - decay)
 
 
 def save_checkpoint(path: Path, state: State) -> None:
@@ -324,8 +355,8 @@ def load_checkpoint(path: Path, state: State) -> None:
     content = torch.load(path, map_location=state.bank.device, weights_only=True)
     if content["bank"].shape != state.bank.shape:
         raise UsageError(
-            f"{path}: made with {content['bank'].shape[0]} images and dimension {content['bank'].shape[1]}, this run has "
-            f"{state.bank.shape[0]} and {state.bank.shape[1]}; name another output folder or remove it"
+            f"{path}: made with {content['bank'].shape[0]} images and dimension {content['bank'].shape[1]}, "
+            f"this run has {state.bank.shape[0]} and {state.bank.shape[1]}; name another output folder or remove it"
         )
     state.network.load_state_dict(content["network"])
     state.patch_head.load_state_dict(content["patch_head"])
@@ -348,7 +379,9 @@ def load_finished(folder: Path) -> CopyNetwork:
 
 
 class Curves:
-    """Losses and measures as CSV rows (step, name, value): rows past the step of a resumed checkpoint are dropped first."""
+    """Losses and measures as CSV rows (step, name, value): rows past the step of a resumed checkpoint are dropped
+    first.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path

@@ -1,7 +1,8 @@
 """Geometry of training views: per-sample maps from view to source, sampling through them, and compositing of layers.
 
-Coordinates are normalised: a view and a source both span [-1, 1] x [-1, 1] whatever their size and aspect, x to the right, y down.
-A placement maps view coordinates to source coordinates, so that one gather makes the view (one composed homography a view).
+Coordinates are normalised: a view and a source both span [-1, 1] x [-1, 1] whatever their size and aspect, x to the
+right, y down. A placement maps view coordinates to source coordinates, so that one gather makes the view (one
+composed homography a view).
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,9 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Sources:
-    """Training images on the training device: uint8 [n, 3, s, s] at falling sizes s, and their width / height ratios."""
+    """Training images on the training device: uint8 [n, 3, s, s] at falling sizes s, and their width / height
+    ratios.
+    """
 
     levels: tuple[Tensor, ...]
     aspects: Tensor  # float32 [n]
@@ -39,7 +42,9 @@ def uniform(n: int, low: float | Tensor, high: float | Tensor, like: Tensor) -> 
 
 
 def log_uniform(low: Tensor, high: float) -> Tensor:
-    """float32 [n] between low and high, every halving as likely as another: small shares come up often enough to be learnt."""
+    """float32 [n] between low and high, every halving as likely as another: small shares come up often enough to be
+    learnt.
+    """
     floor = low.clamp(max=high).log()
     return torch.exp(floor + torch.rand_like(low) * (torch.full_like(low, high).log() - floor))
 
@@ -51,7 +56,9 @@ def chance(n: int, p: float | Tensor, like: Tensor) -> Tensor:
 
 def matrices(rows: Sequence[Sequence[Tensor | float]], n: int, like: Tensor) -> Tensor:
     """float32 [n, 3, 3] from a 3 x 3 nest of [n] tensors and numbers."""
-    cells = [c if isinstance(c, Tensor) else torch.full((n,), float(c), device=like.device) for row in rows for c in row]
+    cells = [
+        c if isinstance(c, Tensor) else torch.full((n,), float(c), device=like.device) for row in rows for c in row
+    ]
     return torch.stack(cells, dim=1).view(n, 3, 3)
 
 
@@ -85,14 +92,18 @@ def base_grid(size: int, device: torch.device) -> Tensor:
 
 
 def project(placement: Tensor, points: Tensor) -> Tensor:
-    """Apply float32 [n, 3, 3] to homogeneous points [m, 3] or [n, m, 3]: float32 [n, m, 2]; points behind the plane go far outside."""
+    """Apply float32 [n, 3, 3] to homogeneous points [m, 3] or [n, m, 3]: float32 [n, m, 2]; points behind the plane
+    go far outside.
+    """
     mapped = points @ placement.transpose(1, 2)
     depth = mapped[..., 2:]
     return torch.where(depth > 1e-3, mapped[..., :2] / depth.clamp(min=1e-3), torch.full_like(mapped[..., :2], 9.0))
 
 
 def minification(placement: Tensor, source_size: int, view_size: int) -> Tensor:
-    """float32 [n]: source pixels per view pixel near the view's centre of a placement (the larger axis counts half less)."""
+    """float32 [n]: source pixels per view pixel near the view's centre of a placement (the larger axis counts half
+    less).
+    """
     determinant = placement[:, 0, 0] * placement[:, 1, 1] - placement[:, 0, 1] * placement[:, 1, 0]
     return determinant.abs().clamp(min=1e-6).sqrt() * (source_size / view_size)
 
@@ -119,20 +130,30 @@ def sample(sources: Sources, index: Tensor, coordinates: Tensor, shrink: Tensor,
 
 
 def bend(points: Tensor, strength: Tensor) -> Tensor:
-    """Bend view coordinates by one smooth distortion a sample: elastic, waves, swirl, lens or mirrors; [n, m, 3] -> [n, m, 3]."""
+    """Bend view coordinates by one smooth distortion a sample: elastic, waves, swirl, lens or mirrors; [n, m, 3] ->
+    [n, m, 3].
+    """
     n, m, _ = points.shape
     x, y = points[..., 0], points[..., 1]
     kind = torch.randint(0, 5, (n, 1), device=points.device)
     s = strength[:, None]
     side = int(m**0.5)
-    field = F.interpolate(torch.randn(n, 2, 5, 5, device=points.device), size=(side, side), mode="bicubic", align_corners=True)
+    field = F.interpolate(
+        torch.randn(n, 2, 5, 5, device=points.device), size=(side, side), mode="bicubic", align_corners=True
+    )
     field = field.view(n, 2, m) * 0.12
     frequency, phase = uniform(n, 3.0, 12.0, s)[:, None], uniform(n, 0.0, 6.28, s)[:, None]
     radius = (x * x + y * y).sqrt()
     angle = 2.0 * (1.0 - radius).clamp(min=0)
     cos, sin = (angle * s).cos(), (angle * s).sin()
     lens = 1.0 + (radius * radius - 0.5) * 0.5 * uniform(n, -1.0, 1.0, s)[:, None]
-    choices_x = (x + s * field[:, 0], x + s * 0.08 * (frequency * y + phase).sin(), cos * x - sin * y, x * lens, x.abs())
+    choices_x = (
+        x + s * field[:, 0],
+        x + s * 0.08 * (frequency * y + phase).sin(),
+        cos * x - sin * y,
+        x * lens,
+        x.abs(),
+    )
     choices_y = (y + s * field[:, 1], y + s * 0.08 * (frequency * x + phase).cos(), sin * x + cos * y, y * lens, y)
     new_x = torch.stack(choices_x).gather(0, kind.expand(n, m)[None]).squeeze(0)
     new_y = torch.stack(choices_y).gather(0, kind.expand(n, m)[None]).squeeze(0)

@@ -32,8 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(folder: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
     def make(output: str = "run", **changes: object) -> TrainConfig:
         plain = TrainConfig(
-            images=(str(folder),), output=str(tmp_path / output), dimension=16, size=32, source_size=48, batch=8, steps=6,
-            warm_up=2, look_alikes=0.25, patch_weight=0.5, norm_ratio_weight=0.1, save_every=3, measure_every=3, device="cpu",
+            images=(str(folder),), output=str(tmp_path / output), dimension=16, size=32, source_size=48, batch=8,
+            steps=6, warm_up=2, look_alikes=0.25, patch_weight=0.5, norm_ratio_weight=0.1, save_every=3,
+            measure_every=3, device="cpu",
         )  # fmt: skip
         return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -82,7 +83,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
 
     torch.save({"bank": Code()}, tmp_path / "checkpoint.pt")
     state = type("State", (), {"bank": torch.zeros(1, 2)})()
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match=r"[Ww]eights"):
         load_checkpoint(tmp_path / "checkpoint.pt", state)
 
 
@@ -154,7 +155,9 @@ def test_two_minutes_of_training_lower_the_loss_and_beat_the_start(config: Calla
     from copydet.training.trainer import normalise
     from copydet.training.warp import make_sources
 
-    made = config(batch=24, steps=120, warm_up=5, size=48, source_size=64, head_rate=2e-3, trunk_rate=1e-3, measure_every=120)
+    made = config(
+        batch=24, steps=120, warm_up=5, size=48, source_size=64, head_rate=2e-3, trunk_rate=1e-3, measure_every=120
+    )
     pixels, aspects = read_images(made.images, 64)
     augmenter = Augmenter(make_sources(pixels, aspects), draw_glyphs(8, 9), 48)
     index = torch.arange(48).repeat(6)
@@ -166,7 +169,9 @@ def test_two_minutes_of_training_lower_the_loss_and_beat_the_start(config: Calla
         hard = network(normalise(augmenter.hard(index, 0.7).pixels))
         return float(((hard @ light.T).argmax(1) == index).float().mean())
 
-    before = found(train(dataclasses.replace(made, output=made.output + "-start", steps=1, head_rate=0.0, trunk_rate=0.0)))
+    before = found(
+        train(dataclasses.replace(made, output=made.output + "-start", steps=1, head_rate=0.0, trunk_rate=0.0))
+    )
     after = found(train(made))
     with (Path(made.output) / "curves.csv").open() as file:
         losses = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "contrastive"]
