@@ -258,6 +258,8 @@ def markdown(result: dict[str, Any]) -> str:
     if memory:
         lines += ["", "| images | peak memory of `copydet index` | images/s, whole process |", "| ---: | ---: | ---: |"]
         lines += [f"| {m['images']:,} | {m['peak_mib']:,.0f} MiB | {m['images'] / m['wall']:,.0f} |" for m in memory]
+        growth = memory[-1]["peak_mib"] / memory[0]["peak_mib"]
+        lines += ["", f"The last peak is {growth:.2f} x the first."]
     return "\n".join(lines)
 
 
