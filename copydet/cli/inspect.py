@@ -120,7 +120,8 @@ def _list_failed(index: Path, snapshot: "Snapshot", as_json: bool) -> None:
         click.echo("\t".join(printable(text) for text in (image.status, image.image_id, image.message, image.uri)))
     say(f"{total:,} of {snapshot.images:,} images could not be described.")
     if total:
-        say_next(f"mend or replace the files, then: copydet add FILES --index {quote(index)}")
+        forget = f"copydet remove --where \"status <> 'ok'\" --index {quote(index)}"
+        say_next(f"mend the files, forget them with: {forget}, then give them to copydet add")
 
 
 def _advice(info: "IndexInfo") -> str:
