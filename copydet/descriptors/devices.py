@@ -82,6 +82,11 @@ def _torch_facts(problems: list[str]) -> tuple[str | None, tuple[DeviceFact, ...
         devices.append(DeviceFact(known.name, known.total_memory, f"{known.major}.{known.minor}", problem))
         if problem is not None:
             problems.append(f"cuda:{number} ({known.name}) is listed but does not work: {problem}")
+    if torch.version.cuda is not None and not devices and has_nvidia_driver():
+        problems.append(
+            f"an NVIDIA driver is here, but torch for CUDA {torch.version.cuda} finds no GPU: "
+            "update the driver, or look at CUDA_VISIBLE_DEVICES"
+        )
     return torch.version.cuda, tuple(devices)
 
 

@@ -110,8 +110,8 @@ def _read_model(core: Any, descriptor: Descriptor, images: int) -> Any:
     try:
         model = core.read_model(descriptor.files["onnx"])
     except RuntimeError as error:
-        first_line = str(error).splitlines()[-1]
-        raise UsageError(f"OpenVINO cannot read {descriptor.files['onnx']}: {first_line}") from None
+        detail = str(error).strip().rpartition("\n")[2]
+        raise UsageError(f"OpenVINO cannot read {descriptor.files['onnx']}: {detail}") from None
     side = descriptor.resize.size if descriptor.resize.kind == "square" else -1
     steps = PrePostProcessor(model)
     steps.input().tensor().set_element_type(Type.u8).set_layout(Layout("NHWC")).set_shape([images, side, side, 3])

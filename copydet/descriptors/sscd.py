@@ -85,7 +85,7 @@ def _load_torchscript(path: Path) -> "nn.Module":
             warnings.simplefilter("ignore", DeprecationWarning)
             network: nn.Module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
-        raise UsageError(f"cannot load {path} as TorchScript: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"cannot load {path} as TorchScript: {_first_line(error)}") from None
     return network
 
 
@@ -98,9 +98,7 @@ def _torchscript_dimension(path: Path) -> int:
         with torch.inference_mode():
             vectors = network(torch.zeros(1, 3, 64, 64))
     except RuntimeError as error:
-        raise UsageError(
-            f"{path}: the TorchScript does not take a [1, 3, 64, 64] image: {str(error).splitlines()[-1]}"
-        ) from None
+        raise UsageError(f"{path}: the TorchScript does not take a [1, 3, 64, 64] image: {_last_line(error)}") from None
     if not isinstance(vectors, torch.Tensor) or vectors.ndim != 2:
         raise UsageError(f"{path}: the TorchScript does not return vectors [images, dimension]")
     return int(vectors.shape[1])
@@ -112,17 +110,18 @@ def _torchvision_weights(path: Path) -> "dict[str, Tensor]":
     import torch
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UsageError(
-            f"{path} holds more than weights (pickled Python objects); copydet does not run those"
+            f"{path} is no file of plain weights: damaged, or with pickled Python objects, which copydet does not run"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{path} is not a torch checkpoint: {str(error).splitlines()[0]}") from None
-    if isinstance(content, dict) and isinstance(
-        content.get("state_dict"), dict
-    ):  # a training checkpoint around the model
-        content = {str(key).removeprefix("model."): value for key, value in content["state_dict"].items()}
+        raise UsageError(f"{path} is not a torch checkpoint: {_first_line(error)}") from None
+    inner = content.get("state_dict") if isinstance(content, dict) else None
+    if isinstance(inner, dict):  # a training checkpoint, with the model under "model."
+        content = {str(key).removeprefix("model."): value for key, value in inner.items()}
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise UsageError(f"{path} holds a {type(content).__name__} and not a dictionary of weights")
     if "backbone.conv1.weight" in content:
@@ -182,21 +181,31 @@ def _network_name(path: Path, weights: "Mapping[str, Tensor]") -> str:
 
 def _build(path: Path, name: str, weights: "Mapping[str, Tensor]") -> "nn.Module":
     """ResNet with GeM (p = 3) instead of average pooling and the projection as its `fc` (SSCD, section 4.1)."""
+    import torch
+
     from copydet.descriptors.network import GeM
     from copydet.descriptors.torchvision_guard import import_torchvision
 
     resnet = import_torchvision().models.resnet
     groups = {"groups": 32, "width_per_group": 4} if name == "sscd_resnext101" else {}
-    network: nn.Module = resnet.ResNet(
-        resnet.Bottleneck, list(_BLOCKS[name]), num_classes=weights["fc.weight"].shape[0], **groups
-    )
+    with torch.device("meta"):  # no random start that the file's weights replace at once
+        network: nn.Module = resnet.ResNet(
+            resnet.Bottleneck, list(_BLOCKS[name]), num_classes=weights["fc.weight"].shape[0], **groups
+        )
     network.avgpool = GeM()
     try:
-        network.load_state_dict(dict(weights))
+        network.load_state_dict(dict(weights), assign=True)
     except RuntimeError as error:
-        detail = str(error).splitlines()[-1].strip()
-        raise UsageError(f"{path}: the weights do not fit {name.removeprefix('sscd_')}: {detail}") from None
-    return network.eval()
+        raise UsageError(f"{path}: the weights do not fit {name.removeprefix('sscd_')}: {_last_line(error)}") from None
+    return network.float().eval()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2].strip()
 
 
 def _need_torch() -> None:

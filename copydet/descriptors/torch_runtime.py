@@ -1,10 +1,12 @@
-"""torch: CUDA in float16, or the CPU in float32. Batches have a fixed shape, so a vector does not depend on its
-neighbours.
+"""torch: CUDA in float16, or the CPU in float32.
+
+Batches have a fixed shape, so a vector does not depend on its neighbours. On the CPU its last bits depend on the
+number of threads (torch cuts sums among them), by less than float16 holds.
 """
 
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -32,9 +34,9 @@ class TorchRuntime:
         # A TorchScript file holds somebody's traced graph: autocast would change it in ways nobody tested.
         self._half = device.type == "cuda" and descriptor.network != "torchscript"
         self.name = f"torch-{device.type}-{'f16' if self._half else 'f32'}"
-        sizes = _SQUARE if descriptor.resize.kind == "square" else _SHORT_EDGE
-        self._images = sizes[device.type]
-        self.batch_size = 256 if device.type == "cuda" else 32
+        square = descriptor.resize.kind == "square"
+        self._images = (_SQUARE if square else _SHORT_EDGE)[device.type]
+        self.batch_size = (1024 if square else 256) if device.type == "cuda" else 32
         self._network = load_network(descriptor).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = (255 * torch.tensor(descriptor.mean, device=device)).view(1, 3, 1, 1)
         self._std = (255 * torch.tensor(descriptor.std, device=device)).view(1, 3, 1, 1)
@@ -45,23 +47,22 @@ class TorchRuntime:
         length 1.
         """
         vectors = np.empty((len(pixels), self.descriptor.dimension), np.float32)
-        with self._lock, torch.inference_mode(), self._precision():
-            for batch in make_batches(pixels, self.descriptor.resize, self._images):
-                rows = F.normalize(self._forward(self._input(pixels, batch)), dim=1)
-                vectors[list(batch.positions)] = rows[: len(batch.positions)].cpu().numpy()
+        with self._lock, torch.inference_mode():
+            self._compute(pixels, make_batches(pixels, self.descriptor.resize, self._images), vectors, half=self._half)
+            if self._half and not np.isfinite(vectors).all():
+                # An activation left float16's range, which no photo was seen to do: those images in float32.
+                for position in np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist():
+                    height, width, _ = pixels[position].shape
+                    self._compute(pixels, [PixelBatch((height, width), (position,))], vectors, half=False)
         return vectors
 
-    def _forward(self, images: Tensor) -> Tensor:
-        """Float32 vectors, not normalised. What left float16's range is computed again without it."""
-        vectors: Tensor = self._network(images).float()
-        overflowed = ~vectors.isfinite().all(dim=1)
-        if self._half and overflowed.any():
-            with torch.autocast("cuda", enabled=False):
-                vectors[overflowed] = self._network(images)[overflowed]
-        return vectors
-
-    def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast("cuda", torch.float16) if self._half else nullcontext()
+    def _compute(self, pixels: Sequence[Pixels], work: list[PixelBatch], vectors: Vectors, *, half: bool) -> None:
+        with torch.autocast("cuda", torch.float16) if half else nullcontext():
+            # All batches start before the first is waited for: filling the next overlaps with computing this one.
+            started = [(batch, self._network(self._input(pixels, batch))) for batch in work]
+        for batch, rows in started:
+            unit = F.normalize(rows[: len(batch.positions)].float(), dim=1)
+            vectors[list(batch.positions)] = unit.cpu().numpy()
 
     def _input(self, pixels: Sequence[Pixels], batch: PixelBatch) -> Tensor:
         """Normalised float32 [images, 3, height, width]: NHWC in memory, which is what torch calls channels_last."""
@@ -88,7 +89,7 @@ def load_network(descriptor: Descriptor) -> nn.Module:
     try:
         network.load_state_dict({key: _to_float32(value) for key, value in load_file(file).items()})
     except (SafetensorError, RuntimeError) as error:
-        detail = str(error).splitlines()[-1].strip()
+        detail = str(error).strip().rpartition("\n")[2].strip()
         raise UsageError(f"{file} does not hold the weights of a {descriptor.network}: {detail}") from None
     return network.eval()
 

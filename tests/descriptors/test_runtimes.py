@@ -60,15 +60,21 @@ def test_a_vector_does_not_depend_on_what_is_described_with_it(descriptor: Descr
     np.testing.assert_array_equal(together[:3], alone)
 
 
-@pytest.mark.parametrize("device", RUNTIMES)
-def test_a_vector_does_not_depend_on_the_number_of_threads(descriptor: Descriptor, device: str) -> None:
+def test_a_vector_does_not_depend_on_the_number_of_threads(descriptor: Descriptor) -> None:
+    photos = load_photos(descriptor.resize)
+    one, two = (open_runtime(descriptor, "openvino", threads=threads).describe(photos) for threads in (1, 2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_number_of_threads_hardly_moves_a_vector_of_torch(descriptor: Descriptor) -> None:
+    """torch cuts a sum among its threads, so the last bits differ: far less than a float16 holds."""
     import torch
 
     photos = load_photos(descriptor.resize)
     before = torch.get_num_threads()
-    one, two = (open_runtime(descriptor, device, threads=threads).describe(photos) for threads in (1, 2))
+    one, two = (open_runtime(descriptor, "torch", threads=threads).describe(photos) for threads in (1, 2))
     torch.set_num_threads(before)
-    np.testing.assert_array_equal(one, two)
+    np.testing.assert_allclose(one, two, atol=2e-5)
 
 
 @pytest.mark.parametrize("device", RUNTIMES)
