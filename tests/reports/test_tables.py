@@ -10,38 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from records import HOSTILE, a_match, a_result
 
 from copydet.errors import UsageError
 from copydet.records import Match, QueryResult
 from copydet.reports import tables
 from copydet.reports.tables import COLUMNS, failed_path, open_table
-
-HOSTILE = 'a "quoted", name\nwith\r\nlines, <script>alert(1)</script> \\ ünï 日本.jpg'
-
-
-def a_match(**changes: object) -> Match:
-    values: dict[str, object] = {
-        "query_id": "query.jpg",
-        "reference_id": "reference.jpg",
-        "score": 0.1 + 0.2,
-        "verdict": "copy",
-        "similarity": 0.875,
-        "normalised_similarity": 1 / 3,
-        "query_view": "whole",
-        "reference_view": "whole",
-        "inliers": 12,
-        "query_overlap": 0.5,
-        "reference_overlap": None,
-        "transform": (1.0, 0.0, 1 / 7, 0.0, 1.0, -3.0, 0.0, 0.0, 1.0),
-        "rank": 1,
-        "reference_uri": "/photos/reference.jpg",
-    }
-    return Match(**(values | changes))  # type: ignore[arg-type]
-
-
-def a_result(*matches: Match, **changes: object) -> QueryResult:
-    values: dict[str, object] = {"query_id": "query.jpg", "uri": "/q/query.jpg", "status": "ok", "message": ""}
-    return QueryResult(**(values | changes), matches=matches)  # type: ignore[arg-type]
 
 
 def write(path: Path, *results: QueryResult) -> None:
