@@ -84,7 +84,7 @@ def _decode(data: bytes, resize: Resize, limits: Limits) -> Decoded:
             raise ImageProblem("too_large", f"{width:,} x {height:,} pixels, the limit is {limits.max_pixels:,}")
         name = _FORMAT_NAMES.get(str(image.format), str(image.format).lower())
         if name == "jpeg":
-            if data.count(b"\xff\xda") > _MAX_SCANS:
+            if "progressive" in image.info and data.count(b"\xff\xda") > _MAX_SCANS:
                 raise ImageProblem("unsupported", f"a JPEG of more than {_MAX_SCANS} scans")
             orientation = _orientation(image)
             target = _turned(resize.target(*_turned((width, height), orientation)), orientation)
@@ -188,7 +188,11 @@ def _problem(data: bytes, name: str | None, error: Exception) -> ImageProblem:
         return ImageProblem("truncated", f"the {name} file ends too early")
     if name not in _readable_names():
         return ImageProblem("unsupported", f"{name} needs pip install 'copydet[heic]'")
-    return ImageProblem("unreadable", f"damaged {name}: {error}")
+    if isinstance(error, PilImage.UnidentifiedImageError):
+        # Pillow says no more than that; of TIFF there are many kinds that it doesn't know.
+        status = "unsupported" if name == "tiff" else "unreadable"
+        return ImageProblem(status, f"a damaged {name} header, or a kind of {name} that is not supported")
+    return ImageProblem("unreadable", f"damaged {name}: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 @cache

@@ -43,7 +43,7 @@ class _LocalTree:
             self._enter(os.path.realpath(folder.path))
         try:
             with os.scandir(folder.path) as found:
-                listed = [(entry, entry.is_dir()) for entry in found]
+                listed = [(entry, _is_folder(entry)) for entry in found]
         except OSError as error:
             raise ImageProblem("unreadable", f"cannot list the folder: {error.strerror}") from error
         return _in_order(
@@ -122,6 +122,13 @@ def _files(root: str, remote: bool) -> Iterator[tuple[_Entry, ImageProblem | Non
             continue
         names = {each.name for each in found}
         waiting.extend(each for each in reversed(found) if each.is_folder or not _is_side_file(each.name, names))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: listed as a file, which says so when it is read
+        return False
 
 
 def _is_side_file(name: str, names: set[str]) -> bool:

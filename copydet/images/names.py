@@ -30,7 +30,7 @@ def original_name(readable: str) -> str:
 
 
 def split_key(member: str) -> tuple[str, str]:
-    """(key, extension) by WebDataset's rule, cut at the last path part's first dot: `a.b/c.d.jpg` -> (`a.b/c`, `d.jpg`).
+    """(key, extension) by WebDataset's rule, cut at the last part's first dot: `a.b/c.d.jpg` -> (`a.b/c`, `d.jpg`).
 
     A name without a dot, or a hidden one (`.name`), is its own key with an empty extension.
     """

@@ -41,7 +41,8 @@ class Source:
     def images(self) -> Iterator[Image]:
         """Yield every image in order; may be called again and yields the same."""
         source = readable_name(self.spec.rstrip("/") or self.spec)
-        for path in self.paths:
+        for written in self.paths:
+            path = _absolute(written)
             if self.kind == "folder":
                 yield from folder_images(path, source, remote=is_url(path))
             elif self.kind == "tar":
@@ -51,7 +52,7 @@ class Source:
             elif self.kind == "list":
                 yield from list_file_images(path, source)
             else:
-                yield Image(readable_name(path), readable_name(path), source, FilePart(path))
+                yield Image(readable_name(written), readable_name(path), source, FilePart(path))
 
     def count(self) -> int | None:
         """How many images it lists, where that is cheap to know."""
@@ -91,6 +92,10 @@ def count_images(specs: Sequence[str]) -> int | None:
     """How many images `list_images` yields, where that is cheap to know, else None."""
     counts = [open_source(spec).count() for spec in specs]
     return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _absolute(path: str) -> str:
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def _kind(path: str) -> Kind:

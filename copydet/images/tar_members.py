@@ -96,7 +96,7 @@ def _member(header: tarfile.TarInfo, offset: int, pax: dict[str, str], long_name
 def _parse(block: bytes, position: int) -> tarfile.TarInfo | None:
     """The header in `block`; None at the end mark."""
     if len(block) < _BLOCK:
-        raise TarBrokenError(f"it is cut inside a header, at byte {position:,}")
+        raise TarBrokenError(f"it is cut inside a header, at byte {position + len(block):,}")
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
