@@ -9,7 +9,6 @@ import csv
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from copydet.progress import Progress, Silent
 from copydet.records import Pixels, Vectors
 from copydet.training import losses
 from copydet.training.augment import Augmenter, Views
+from copydet.training.checkpoint import State, load_checkpoint, save_checkpoint
 from copydet.training.config import TrainConfig
 from copydet.training.data import near_identical_groups, read_images
 from copydet.training.glyphs import draw_glyphs
@@ -33,18 +33,6 @@ STD = (0.229, 0.224, 0.225)
 PATCH_CHANNELS = 64
 
 Measure = Callable[[CopyNetwork], dict[str, float]]
-
-
-@dataclass
-class State:
-    """All that a checkpoint holds and a step changes."""
-
-    network: CopyNetwork
-    patch_head: nn.Conv2d
-    average: CopyNetwork
-    optimiser: torch.optim.Optimizer
-    bank: Tensor  # float32 [images, dimension]: the light view of each training image as last seen
-    step: int = 0
 
 
 def normalise(x: Tensor) -> Tensor:
@@ -333,37 +321,6 @@ def _update_average(state: State, decay: float) -> None:
     decay = min(decay, (1 + state.step) / (10 + state.step))
     for mine, theirs in zip(state.average.parameters(), state.network.parameters(), strict=True):
         mine.lerp_(theirs, 1 - decay)
-
-
-def save_checkpoint(path: Path, state: State) -> None:
-    """Write all of `state` beside `path` and rename, so that a kill leaves the last whole checkpoint."""
-    content = {
-        "network": state.network.state_dict(),
-        "patch_head": state.patch_head.state_dict(),
-        "average": state.average.state_dict(),
-        "optimiser": state.optimiser.state_dict(),
-        "bank": state.bank,
-        "step": state.step,
-    }
-    unfinished = path.with_suffix(".tmp")
-    torch.save(content, unfinished)
-    unfinished.replace(path)
-
-
-def load_checkpoint(path: Path, state: State) -> None:
-    """Restore `state` in place; raises UsageError if the checkpoint is of another network or another set of images."""
-    content = torch.load(path, map_location=state.bank.device, weights_only=True)
-    if content["bank"].shape != state.bank.shape:
-        raise UsageError(
-            f"{path}: made with {content['bank'].shape[0]} images and dimension {content['bank'].shape[1]}, "
-            f"this run has {state.bank.shape[0]} and {state.bank.shape[1]}; name another output folder or remove it"
-        )
-    state.network.load_state_dict(content["network"])
-    state.patch_head.load_state_dict(content["patch_head"])
-    state.average.load_state_dict(content["average"])
-    state.optimiser.load_state_dict(content["optimiser"])
-    state.bank.copy_(content["bank"])
-    state.step = int(content["step"])
 
 
 def load_finished(folder: Path) -> CopyNetwork:

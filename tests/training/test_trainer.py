@@ -9,9 +9,10 @@ from PIL import Image
 from skimage import data as photos
 
 from copydet.errors import UsageError
+from copydet.training.checkpoint import load_checkpoint
 from copydet.training.config import TrainConfig, read_config
 from copydet.training.data import near_identical_groups, read_images
-from copydet.training.trainer import draw_batch, load_checkpoint, schedule, train
+from copydet.training.trainer import draw_batch, schedule, train
 
 
 @pytest.fixture(scope="module")
