@@ -83,7 +83,7 @@ def _load_torchscript(path: Path) -> "nn.Module":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            network: nn.Module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            network: nn.Module = torch.jit.load(str(path), map_location="cpu").eval()
     except RuntimeError as error:
         raise UsageError(f"cannot load {path} as TorchScript: {_first_line(error)}") from None
     return network
