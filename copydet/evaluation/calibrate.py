@@ -41,7 +41,7 @@ from copydet.progress import Progress, Silent, show
 from copydet.records import Image, Pixels, Vectors
 from copydet.search.score_norm import background_similarity
 
-_SHORT_EDGE = 256  # of the pictures that are edited: room for a crop to keep detail
+_DETAIL, _SHORT_EDGE = 1.5, 96  # pictures are edited at 1.5 times the descriptor's size: a crop keeps some detail
 _BLOCK = 64  # images in memory while they are edited
 _IN_BANK = 0.999  # a bank is stored in 8 bits: the same image comes out a little below 1
 _THUMBNAIL = 24
@@ -82,20 +82,20 @@ class _Drawn:
 
 def calibrate_descriptor(
     folder: Path,
-    source: str,
+    sources: Sequence[str],
     *,
     seed: int = 0,
     images: int = 2000,
     device: str = "auto",
 ) -> Calibration:
-    """Calibrate the descriptor in `folder` on `images` images of `source`, and write its calibration.json.
+    """Calibrate the descriptor in `folder` on `images` images of `sources`, and write its calibration.json.
 
-    Raises UsageError when the source has too few images that are not in the descriptor's bank.
+    Raises UsageError when the sources have too few images that are not in the descriptor's bank.
     """
     descriptor = load_descriptor(str(folder))
     runtime = open_runtime(descriptor, device)
     with show("calibrating", images) as progress:
-        pairs = make_pairs(runtime, load_bank(descriptor), source, seed=seed, images=images, progress=progress)
+        pairs = make_pairs(runtime, load_bank(descriptor), sources, seed=seed, images=images, progress=progress)
         progress.note(
             f"{len(pairs.is_copy):,} pairs, {int(pairs.is_copy.sum()):,} of them copies; {pairs.missed:,} copies were "
             f"not found, {pairs.left_out:,} pairs left out as nearly the same picture"
@@ -104,49 +104,49 @@ def calibrate_descriptor(
         pairs.similarity,
         pairs.normalised_similarity,
         pairs.is_copy,
-        population=population(pairs, source),
+        population=population(pairs, sources),
         seed=seed,
     )
     write_calibration(calibration, Path(folder) / "calibration.json")
     return calibration
 
 
-def population(pairs: CalibrationPairs, source: str) -> str:
+def population(pairs: CalibrationPairs, sources: Sequence[str]) -> str:
     """The words that say what the calibration's probabilities are shares of."""
     return (
         f"pairs that a search of {pairs.references:,} references proposes ({pairs.neighbours} for each query), for "
         f"{pairs.queries:,} queries of which half are copies of one of them, edited in equal parts easy, medium, hard "
-        f"and extreme; images of {Path(source).name}"
+        f"and extreme; images of {', '.join(Path(source).name for source in sources)}"
     )
 
 
 def make_pairs(
     runtime: Runtime,
     bank: Bank | None,
-    source: str,
+    sources: Sequence[str],
     *,
     seed: int = 0,
     images: int = 2000,
     neighbours: int = 10,
     progress: Progress | None = None,
 ) -> CalibrationPairs:
-    """Draw labelled pairs from `images` images of a source: see the module. The same for the same seed.
+    """Draw labelled pairs from `images` images of the sources: see the module. The same for the same seed.
 
-    Raises UsageError when the source has too few images that are not in the bank.
+    Raises UsageError when the sources have too few images that are not in the bank.
     """
-    chosen = choose_images(list_images([source]), images, seed)
+    chosen = choose_images(list_images(sources), images)
     drawn = _outside_bank(_draw(runtime, chosen, seed, progress or Silent()), bank)
     if len(drawn.vectors) < _FEWEST:
         raise UsageError(
-            f"{source} has {len(drawn.vectors)} images that can be described and are not in the background bank; "
-            f"calibration needs at least {_FEWEST}, better 2,000"
+            f"{', '.join(sources)}: {len(drawn.vectors)} images that can be described and are not in the background "
+            f"bank; calibration needs at least {_FEWEST}, better 2,000"
         )
     return _search(drawn, bank, neighbours)
 
 
-def choose_images(images: Iterable[Image], count: int, seed: int) -> list[Image]:
+def choose_images(images: Iterable[Image], count: int) -> list[Image]:
     """The `count` images with the highest `share_of`, in the order of the source: far from any bank's."""
-    numbered = ((share_of(image.image_id, 0), -place, image) for place, image in enumerate(images))
+    numbered = ((share_of(image.image_id), -place, image) for place, image in enumerate(images))
     kept = heapq.nlargest(count, numbered, key=lambda entry: entry[:2])
     return [image for _, _, image in sorted(kept, key=lambda entry: -entry[1])]
 
@@ -160,7 +160,7 @@ def _draw(runtime: Runtime, images: Sequence[Image], seed: int, progress: Progre
     strength: list[str] = []
     done = 0
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        for block in _blocks(images, progress):
+        for block in _blocks(images, _short_edge(runtime), progress):
             make = partial(_copies, block, first=done, seed=seed)
             copies = list(pool.map(make, range(len(block))))
             vectors.append(_describe(runtime, block))
@@ -196,8 +196,12 @@ def _strengths(number: int) -> tuple[str, ...]:
     return ("", *(name for place, name in enumerate(STRENGTHS) if place != left_out))
 
 
-def _blocks(images: Sequence[Image], progress: Progress) -> Iterator[tuple[Pixels, ...]]:
-    for batch in load(images, Resize("short_edge", _SHORT_EDGE), batch_size=_BLOCK, workers=usable_cpus()):
+def _short_edge(runtime: Runtime) -> int:
+    return max(round(runtime.descriptor.resize.size * _DETAIL), _SHORT_EDGE)
+
+
+def _blocks(images: Sequence[Image], short_edge: int, progress: Progress) -> Iterator[tuple[Pixels, ...]]:
+    for batch in load(images, Resize("short_edge", short_edge), batch_size=_BLOCK, workers=usable_cpus()):
         for row in batch.rows:
             if row.status != "ok":
                 progress.note(f"not used: {row.image_id}: {row.message}")

@@ -82,7 +82,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]
                     continue
                 if places is None:
                     header = [cell.strip().lower() for cell in row]
-                    has_header = header[0] == columns[0]
+                    has_header = columns[0] in header
                     places = _places(header, columns, path) if has_header else list(range(len(columns)))
                     if has_header:
                         continue

@@ -115,13 +115,14 @@ def negative_distance(queries: NDArray[Any], references: NDArray[Any]) -> NDArra
 
 def nearest(
     queries: Vectors, references: Vectors, k: int, similarity: Similarity = exact_similarity
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The k most similar references of each query by exact search -> rows int64 [n, k'], similarities float64 [n, k'].
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k most similar references of each query by exact search -> rows int64 [n, k'], similarities float32 [n, k'].
 
-    Best first, ties in the order of the references; k' = min(k, number of references). Memory is bounded.
+    Best first, ties in the order of the references; k' = min(k, number of references). Memory is bounded. With the
+    default similarity these are the numbers that an index gives: vectors are rounded to float16 first.
     """
     k = min(k, len(references))
-    rows, found = np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k))
+    rows, found = np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32)
     for start in range(0, len(queries), _TILE_QUERIES):
         block = queries[start : start + _TILE_QUERIES]
         best = np.zeros((len(block), 0))
