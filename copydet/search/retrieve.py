@@ -6,6 +6,7 @@ has 53, so that no addition rounds. A similarity is therefore the same number wh
 into shards, the order of the two images, or the processor.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +23,11 @@ from copydet.records import StoredVectors, Vectors
 _SCAN_ROWS = 20_000
 _SCAN_THREADS = 8
 _BLOCK_QUERIES = 256
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 1024
 _RESCORE_BYTES = 32 << 20
+# OpenBLAS computes a product with several threads from 2^18 multiplications on, and then waits milliseconds for each
+# where decoding keeps the cores busy (measured: 9 ms CPU a call). Below that, scanning has threads of its own.
+_BLAS_ALONE = 2**18
 
 
 class SearchableShard(Protocol):
@@ -66,7 +70,7 @@ def exact_similarity(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.fl
 
     Exact for float16. Float32 is rounded to float16 first, as references are at rest: the same both ways.
     """
-    return _widen(first) @ _widen(second).T
+    return _inner_products(_widen(first), _widen(second))
 
 
 def retrieve(
@@ -130,7 +134,7 @@ def _scan(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np
         for start in range(edges[part], edges[part + 1], _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, edges[part + 1])
             block = np.arange(start, stop) if rows is None else rows[start:stop]
-            similarity = wide @ _widen(descriptors[start:stop] if rows is None else descriptors[block]).T
+            similarity = _inner_products(wide, _widen(descriptors[start:stop] if rows is None else descriptors[block]))
             best = _best(_join(best, _above(similarity, block, floor, k)), k)
             floor = _kth_similarity(best, len(queries), k)
         return best
@@ -199,6 +203,23 @@ def _rescore(shards: Sequence[SearchableShard], queries: Vectors, hits: _Hits) -
             rows = _widen(shard.descriptors[hits.row[part]])
             similarity[part] = np.einsum("nd,nd->n", rows, wide[hits.query[part]])
     return _Hits(hits.query, hits.shard, hits.row, similarity)
+
+
+def _inner_products(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """first @ second.T in square tiles that BLAS computes with one thread."""
+    side = 2 ** int(math.log2(_BLAS_ALONE / first.shape[1]) / 2)
+    one, other = _in_groups(first, side), _in_groups(second, side)
+    tiles = np.matmul(one[:, None], other[None].transpose(0, 1, 3, 2))  # [groups, groups, rows, rows]
+    groups, other_groups, rows, other_rows = tiles.shape
+    product: NDArray[np.float64] = tiles.transpose(0, 2, 1, 3).reshape(groups * rows, other_groups * other_rows)
+    return product[: len(first), : len(second)]
+
+
+def _in_groups(vectors: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """[n, d] -> [groups, size, d], filled up with zeros; fewer than `size` vectors are one group as they are."""
+    missing = -len(vectors) % size if len(vectors) > size else 0
+    filled = np.concatenate([vectors, np.zeros((missing, vectors.shape[1]))]) if missing else vectors
+    return filled.reshape(-1, min(size, max(1, len(vectors))), vectors.shape[1])
 
 
 def _widen(vectors: NDArray[Any]) -> NDArray[np.float64]:

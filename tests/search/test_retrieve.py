@@ -160,6 +160,14 @@ def test_no_shards_and_no_queries_give_empty_results() -> None:
 
 
 @settings(max_examples=30, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 300), st.sampled_from([64, 100, 1024]))
+def test_similarities_in_tiles_are_those_of_one_product(first: int, second: int, dimension: int) -> None:
+    one, other = draw(first, 0, dimension), draw(second, 1, dimension)
+    expected = one.astype(np.float16).astype(float) @ other.astype(np.float16).astype(float).T
+    np.testing.assert_array_equal(exact_similarity(one, other), expected)
+
+
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([3, 64, 256, 1024]))
 def test_similarity_is_the_same_both_ways_in_any_order_of_the_sum(seed: int, dimension: int) -> None:
     first, second = draw(2, seed, dimension), draw(3, seed + 1, dimension)
