@@ -54,7 +54,7 @@ def command(
     from copydet.index import Index
     from copydet.progress import show
 
-    kept = f"what is described stays in {quote(index_path / 'building')}; the same command goes on from there"
+    kept = f"finished chunks stay in {quote(index_path / 'building')}; the same command goes on from there"
     with if_interrupted(kept), show("adding", count_images(sources)) as progress:
         index = Index.open(index_path, descriptor=descriptor, device=device)
         before = {shard.name for shard in index.snapshot.shards}

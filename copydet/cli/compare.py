@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 def command(first: str, second: str, descriptor: str, precision: float | None, device: str, as_json: bool) -> int:
     """Show every score between two images.
 
-    The last line says what would make them match. The score is the higher one of both directions, so the order of the two doesn't matter.
+    The last line says what would make them match. The score is the higher one of both directions, so the order of the
+    two doesn't matter.
 
     \b
     Example:

@@ -67,5 +67,8 @@ def report_written(index: "Index", shards: Sequence["ShardEntry"], as_json: bool
             f"{count(skipped.total(), 'image')} skipped ({by_status(skipped)}); list them with: "
             f"copydet inspect --index {quote(index.path)} --failed"
         )
-    say_next(f"copydet match QUERIES --index {quote(index.path)} --output matches.csv --report matches.html")
+    if info.statuses.get("ok", 0):
+        say_next(f"copydet match QUERIES --index {quote(index.path)} --output matches.csv --report matches.html")
+    else:
+        say_next(f"the index holds nothing to search yet: copydet add SOURCE --index {quote(index.path)}")
     return skipped.total()

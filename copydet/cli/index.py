@@ -76,7 +76,7 @@ def command(
     from copydet.index import Index
     from copydet.progress import show
 
-    kept = f"what is described stays in {quote(index_path / 'building')}; the same command goes on from there"
+    kept = f"finished chunks stay in {quote(index_path / 'building')}; the same command goes on from there"
     with if_interrupted(kept), show("indexing", count_images(sources)) as progress:
         index = Index.build(
             list(sources),

@@ -29,7 +29,7 @@ COMMANDS = {
     "inspect": "copydet.cli.inspect",
     "doctor": "copydet.cli.doctor",
     "evaluate": "copydet.cli.evaluate",
-    # "train": "copydet.cli.train",  # waits for its file
+    "train": "copydet.cli.train",
 }
 
 
@@ -48,9 +48,12 @@ class Commands(click.Group):
 
 def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        click.echo(f"copydet {version('copydet')}")
+        try:
+            click.echo(f"copydet {version('copydet')}")
+        except PackageNotFoundError:
+            click.echo("copydet, not installed but run from its source")
         ctx.exit()
 
 

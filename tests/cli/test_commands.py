@@ -266,3 +266,22 @@ def test_a_gpu_library_that_ends_its_process_is_reported_not_fatal() -> None:
     assert _run_apart("import os; os.abort()") == "the process ended with -6"
     assert _run_apart("raise RuntimeError('no driver')") == "RuntimeError: no driver"
     assert _run_apart("pass") is None
+
+
+def test_an_index_and_a_query_set_of_nothing_are_no_error(
+    run: Run, descriptor: Path, photos: Path, built: Path, tmp_path: Path
+) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    empty = tmp_path / "empty.index"
+    done = run("index", nothing, "--index", empty, "--descriptor", descriptor)
+    assert done.code == 0
+    assert "0 images described" in done.err
+    assert "Next: the index holds nothing to search yet: copydet add SOURCE" in done.err
+    assert run("inspect", "--index", empty).code == 0
+    output, page = tmp_path / "m.csv", tmp_path / "m.html"
+    for queries, index in ((photos / "coffee.png", empty), (nothing, built)):
+        done = run("match", queries, "--index", index, "--output", output, "--report", page)
+        assert done.code == 0, done.err
+        assert len(output.read_text().splitlines()) == 1
+        assert run("match", queries, "--index", index).out == ""
