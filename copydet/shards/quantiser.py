@@ -1,6 +1,7 @@
 """The trained part of a FAISS index: trained once on a sample of all images and shared by the shards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import faiss
@@ -13,7 +14,6 @@ from copydet.shards.recipe import Recipe
 from copydet.shards.staging import Chunk
 
 SEED = 20_240_607
-_OPQ_SAMPLE, _OPQ_ROUNDS = 20_000, 8
 
 
 def check_factory(recipe: Recipe, dimension: int) -> None:
@@ -53,8 +53,9 @@ def train_quantiser(factory: str, sample: Vectors) -> NDArray[np.uint8]:
     try:
         index = faiss.index_factory(sample.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
-            _quicken_rotation(index)
-            index.train(sample)
+            _shorten_training(index)
+            with _one_thread():
+                index.train(sample)
     except RuntimeError as error:
         raise CopydetError(f"cannot train {factory} on {len(sample):,} images: {_reason(error)}") from error
     return np.asarray(faiss.serialize_index(index))
@@ -65,17 +66,32 @@ def empty_codes(trained: NDArray[np.uint8] | None, dimension: int) -> Any:
     return faiss.IndexFlatIP(dimension) if trained is None else faiss.deserialize_index(trained)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in k-means come out differently with another number of threads, and so would the index."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
 def _reason(error: RuntimeError) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-def _quicken_rotation(index: Any) -> None:
-    """OPQ's defaults (50 rounds, 65,536 points) take minutes on two cores and gain little before exact re-scoring."""
+def _shorten_training(index: Any) -> None:
+    """Leave out what FAISS does by default for minutes and exact re-scoring makes needless: many rounds of rotation
+    and PQ, and the reordering of PQ codes for polysemous search, which copydet does not use."""
     inner = faiss.downcast_index(index)
-    if not isinstance(inner, faiss.IndexPreTransform):
-        return
-    chain: Any = inner.chain  # a C++ vector; FAISS's stubs call it a list
-    for place in range(chain.size()):
-        transform = faiss.downcast_VectorTransform(chain.at(place))
-        if isinstance(transform, faiss.OPQMatrix):
-            transform.niter, transform.max_train_points = _OPQ_ROUNDS, _OPQ_SAMPLE
+    if isinstance(inner, faiss.IndexPreTransform):
+        chain: Any = inner.chain  # a C++ vector; FAISS's stubs call it a list
+        for place in range(chain.size()):
+            transform = faiss.downcast_VectorTransform(chain.at(place))
+            if isinstance(transform, faiss.OPQMatrix):
+                transform.niter, transform.niter_pq_0, transform.max_train_points = 6, 8, 16_384
+        inner = faiss.downcast_index(inner.index)
+    if isinstance(inner, faiss.IndexIVFPQ | faiss.IndexPQ):
+        inner.do_polysemous_training = False
+        inner.pq.cp.niter, inner.pq.cp.max_points_per_centroid = 12, 128

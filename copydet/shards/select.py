@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.errors import UsageError
+from copydet.errors import CopydetError, UsageError
 from copydet.shards.sql import MEMORY_BYTES, confine, connect, scan
 
 _PLACE = {"filename", "file_row_number"}
@@ -30,7 +30,7 @@ def select(paths: Sequence[Path], where: str) -> Iterator[tuple[int, NDArray[np.
     """Pairs of a place in `paths` and rows of that images.parquet, int64 [n], in no particular order.
 
     The condition is parsed as one expression, so it cannot hold a second statement; the table `images` can be used in
-    subqueries. Raises UsageError like `select_rows`.
+    subqueries. Raises UsageError like `select_rows`, CopydetError when a file is damaged.
     """
     if not paths:
         return
@@ -59,4 +59,4 @@ def _open(database: Any, paths: Sequence[Path]) -> Any:
         return database.table("images")
     except duckdb.Error as error:
         line = " ".join(str(error).split())
-        raise UsageError(f"cannot read the images of the index: {line}") from error
+        raise CopydetError(f"the index is damaged: {line}") from error

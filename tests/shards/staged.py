@@ -1,0 +1,37 @@
+"""Chunks of made-up images for the tests of shards."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from copydet.progress import Silent
+from copydet.records import ImageRow, Vectors
+from copydet.shards import staging
+from copydet.shards.staging import Chunk, Described
+
+
+def unit_vectors(count: int, dimension: int = 16, seed: int = 0) -> Vectors:
+    vectors = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def row(image_id: str, status: Any = "ok", metadata: Mapping[str, object] | None = None) -> ImageRow:
+    return ImageRow(image_id, f"/photos/{image_id}", "photos", 40, 30, "JPEG", 99, "ab", status, "", metadata or {})
+
+
+def batches(rows: Sequence[ImageRow], vectors: Vectors, size: int = 100) -> Iterable[Described]:
+    """Rows in batches; `vectors` holds those of the rows with status ok."""
+    used = 0
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        ok = [place for place, each in enumerate(part) if each.status == "ok"]
+        yield Described(part, ok, vectors[used : used + len(ok)])
+        used += len(ok)
+
+
+def stage(folder: Path, rows: Sequence[ImageRow], dimension: int = 16, seed: int = 0, first: int = 0) -> list[Chunk]:
+    folder.mkdir(parents=True, exist_ok=True)
+    vectors = unit_vectors(sum(each.status == "ok" for each in rows), dimension, seed)
+    return list(staging.write_chunks(folder, batches(rows, vectors), dimension, first, Silent()))
