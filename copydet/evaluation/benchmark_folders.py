@@ -4,10 +4,12 @@ Three layouts are known by what the folder holds:
 
     copydet    queries.csv (query_id, kind, level, edits, reference_id), queries/, references/
                kind: copy, hard_negative (alike but not a copy), non_copy; edits joined by +
-    DISC21     val_query/, val_ref/, val_groundtruth_matches.csv, and training/ for the background bank
-               (the layout of SSCD's evaluation; folders may be links)
+    DISC21     val_query/, val_ref/, val_groundtruth_matches.csv (the layout of SSCD's evaluation)
     Copydays   original/ and any other folders of edited copies: strong/, crops/10/, jpegqual/3/ ...
                the first four characters of a file's name say which original it comes from (Jegou et al. 2008)
+
+Each may also hold training/: images that are neither queries nor references, from which whitening is fitted and whose
+descriptors are the background bank. Folders may be links.
 """
 
 import csv
@@ -22,6 +24,7 @@ from copydet.evaluation.metrics import Pair
 from copydet.images.sources import open_source
 
 Kind = Literal["copy", "hard_negative", "non_copy"]
+TRAINING = "training"
 KINDS: tuple[Kind, ...] = ("copy", "hard_negative", "non_copy")
 
 
@@ -36,23 +39,26 @@ class Query:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`queries` by id; `truth` holds the copies. The sources are what `images.sources` opens.
+    """`queries` by id; `truth` holds the copies. Sources are what `images.sources` opens.
 
-    `ids_by_path`: an id is an image's path without extension (Copydays, where folders share file names) and not its
+    `query_sources`: what stands before the ids of a source's images -> the source. With such a prefix an id goes on
+    with the image's path without extension (Copydays, where folders share file names), without one it is the image's
     plain name. `lists_all`: every query image must be in `queries`; otherwise what is not listed is no copy.
+    `neighbours`: how many references each query proposes, as the benchmark's own evaluators have it.
     """
 
     name: str
     queries: Mapping[str, Query]
     truth: frozenset[Pair]
-    query_source: str
+    query_sources: Mapping[str, str]
     reference_source: str
     training_source: str | None = None
-    ids_by_path: bool = False
     lists_all: bool = True
+    neighbours: int = 10
 
-    def query_id(self, image_id: str) -> str:
-        return _path_id(image_id) if self.ids_by_path else plain_id(image_id)
+
+def query_id(prefix: str, image_id: str) -> str:
+    return prefix + _path_id(image_id) if prefix else plain_id(image_id)
 
 
 def read_benchmark(folder: Path) -> Benchmark:
@@ -88,21 +94,26 @@ def _read_own(folder: Path) -> Benchmark:
             )
             if kind == "copy":
                 truth.add((row["query_id"], row["reference_id"]))
-    sources = _folders(folder, "queries", "references")
-    return Benchmark(folder.name, queries, frozenset(truth), *sources)
+    sources = _folder(folder, "queries"), _folder(folder, "references")
+    return Benchmark(folder.name, queries, frozenset(truth), {"": sources[0]}, sources[1], _training(folder))
 
 
 def _read_disc21(folder: Path) -> Benchmark:
     ground_truth = read_ground_truth(folder / "val_groundtruth_matches.csv")
     copies = {query for query, _ in ground_truth.pairs}
     queries = {query: Query("copy" if query in copies else "non_copy") for query in ground_truth.query_ids}
-    sources = _folders(folder, "val_query", "val_ref")
-    training = str(folder / "training") if (folder / "training").is_dir() else None
-    return Benchmark("DISC21", queries, ground_truth.pairs, *sources, training_source=training, lists_all=False)
+    sources = _folder(folder, "val_query"), _folder(folder, "val_ref")
+    return Benchmark(
+        "DISC21", queries, ground_truth.pairs, {"": sources[0]}, sources[1], _training(folder), lists_all=False
+    )
 
 
 def _read_copydays(folder: Path) -> Benchmark:
-    ids = [_path_id(image.image_id) for image in open_source(str(folder)).images()]
+    blocks = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != TRAINING)
+    sources = {f"{name}/": str(folder / name) for name in blocks}
+    ids = [
+        query_id(prefix, image.image_id) for prefix, source in sources.items() for image in open_source(source).images()
+    ]
     originals: dict[str, list[str]] = {}
     for image_id in ids:
         block, _, name = image_id.rpartition("/")
@@ -116,15 +127,18 @@ def _read_copydays(folder: Path) -> Benchmark:
         truth |= {(image_id, original) for original in originals.get(name[:4], [])}
     if not originals:
         raise UsageError(f"{folder / 'original'} holds no images")
-    reference_source = str(folder / "original")
-    return Benchmark("Copydays", queries, frozenset(truth), str(folder), reference_source, ids_by_path=True)
+    references = str(folder / "original")
+    return Benchmark("Copydays", queries, frozenset(truth), sources, references, _training(folder), neighbours=100)
 
 
-def _folders(folder: Path, queries: str, references: str) -> tuple[str, str]:
-    for name in (queries, references):
-        if not (folder / name).is_dir():
-            raise UsageError(f"{folder} has no folder {name}/")
-    return str(folder / queries), str(folder / references)
+def _folder(folder: Path, name: str) -> str:
+    if not (folder / name).is_dir():
+        raise UsageError(f"{folder} has no folder {name}/")
+    return str(folder / name)
+
+
+def _training(folder: Path) -> str | None:
+    return str(folder / TRAINING) if (folder / TRAINING).is_dir() else None
 
 
 def _path_id(image_id: str) -> str:

@@ -1,16 +1,18 @@
 """Evaluating a descriptor on a benchmark in all settings: a row a setting, with everything needed to make it again.
 
 Settings: exact search or a recipe's index; similarities as they are or score-normalised; the descriptor as it is or
-whitened; the benchmark's references alone or among distractors. Every query brings its `neighbours` best references
-(10, as SSCD's evaluation; the challenge itself let queries share one global list, which gives other numbers).
+whitened; the benchmark's references alone or among distractors. Every query brings its best references: 10 as in SSCD's
+evaluation, 100 for Copydays (the challenge itself let queries share one global list, which gives other numbers).
 
-Bank and distractors are disjoint: with distractors, the images of that source whose `share_of` is below `bank_share`
-become the bank of the run, and the rest the distractors. The same bank serves the rows without distractors, so that
-these rows differ by the distractors alone. Without distractors the bank is the descriptor's own, or DISC21's training/.
+The bank is the benchmark's training/ where it has one. Otherwise bank and distractors are taken apart from one source:
+its images whose `share_of` is below `bank_share` become the bank of the run, and the rest the distractors. The same
+bank serves the rows without distractors, so that these rows differ by the distractors alone. Without training/ and
+distractors the bank is the descriptor's own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from copydet.descriptors.background import load_bank
 from copydet.descriptors.runtimes import Runtime
-from copydet.evaluation.benchmark_folders import Benchmark, read_benchmark
+from copydet.evaluation.benchmark_folders import Benchmark, query_id, read_benchmark
 from copydet.evaluation.ground_truth import NamedVectors, plain_id
 from copydet.evaluation.metrics import Curve
 from copydet.evaluation.scoring import Scores, evaluate_predictions, to_predictions, whitened
@@ -88,7 +90,7 @@ def evaluate_benchmark(
     recipes: Sequence[str] = (),
     distractors: str | None = None,
     bank_share: float = 0.1,
-    neighbours: int = 10,
+    neighbours: int | None = None,
     seed: int = 0,
 ) -> list[Row]:
     """Evaluate the runtime's descriptor on a benchmark folder in all settings; progress on stderr.
@@ -98,6 +100,7 @@ def evaluate_benchmark(
     the source cannot be used.
     """
     benchmark = read_benchmark(folder)
+    neighbours = neighbours or benchmark.neighbours
     loaded = [load_recipe(name) for name in recipes]
     data = _describe(benchmark, runtime, distractors, bank_share, seed)
     subject = _subject(benchmark, runtime, data, neighbours, seed)
@@ -114,24 +117,28 @@ def evaluate_benchmark(
 
 
 def _describe(benchmark: Benchmark, runtime: Runtime, distractors: str | None, bank_share: float, seed: int) -> _Data:
-    queries, failed = _described(runtime, benchmark.query_source, "queries", benchmark.query_id)
-    references, more = _described(runtime, benchmark.reference_source, "references", plain_id)
-    failed += more
     nothing = NamedVectors((), np.zeros((0, runtime.descriptor.dimension), np.float32))
+    queries, failed = nothing, 0
+    for prefix, source in benchmark.query_sources.items():
+        part, missing = _described(runtime, source, "queries", partial(query_id, prefix))
+        queries, failed = joined(queries, part), failed + missing
+    references, missing = _described(runtime, benchmark.reference_source, "references", plain_id)
+    failed += missing
+    bank: NDArray[Any] | None = None
+    bank_name, rest = "", nothing
     if distractors is not None:
-        pool, more = _described(runtime, distractors, "distractors", str)
-        bank, rest = split_bank(pool, bank_share, seed)
         # Distractors are named apart, so that one that is called like a reference is not taken for it.
-        rest = NamedVectors(tuple(f"distractor:{image_id}" for image_id in rest.ids), rest.vectors)
-        name = f"{bank_share:g} of {distractors}"
-        return _Data(queries, references, rest, bank.vectors if len(bank) else None, name, failed + more)
+        rest, missing = _described(runtime, distractors, "distractors", "distractor:{}".format)
+        failed += missing
     if benchmark.training_source is not None:
-        training, more = _described(runtime, benchmark.training_source, "training images", plain_id)
-        return _Data(queries, references, nothing, training.vectors, benchmark.training_source, failed + more)
-    own = load_bank(runtime.descriptor)
-    if own is None:
-        return _Data(queries, references, nothing, None, "", failed)
-    return _Data(queries, references, nothing, own.vectors, f"the descriptor's own ({own.hash})", failed)
+        training, missing = _described(runtime, benchmark.training_source, "training images", str)
+        bank, bank_name, failed = training.vectors, benchmark.training_source, failed + missing
+    elif distractors is not None:
+        part, rest = split_bank(rest, bank_share, seed)
+        bank, bank_name = part.vectors, f"{bank_share:g} of {distractors}"
+    elif (own := load_bank(runtime.descriptor)) is not None:
+        bank, bank_name = own.vectors, f"the descriptor's own ({own.hash})"
+    return _Data(queries, references, rest, bank if bank is not None and len(bank) else None, bank_name, failed)
 
 
 def _described(runtime: Runtime, source: str, what: str, name: Callable[[str], str]) -> tuple[NamedVectors, int]:

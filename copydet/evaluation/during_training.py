@@ -1,10 +1,11 @@
 """Measuring a network while it is trained: the benchmark's images are decoded once, then described again and again."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from copydet.evaluation.benchmark_folders import read_benchmark
+from copydet.evaluation.benchmark_folders import query_id, read_benchmark
 from copydet.evaluation.ground_truth import NamedVectors, plain_id
 from copydet.evaluation.scoring import evaluate_vectors
 from copydet.images.loader import load
@@ -23,7 +24,11 @@ def measure_on(folder: Path, size: int) -> Callable[["CopyNetwork"], dict[str, f
     benchmark folder, by exact search, whole images at `size` x `size` pixels.
     """
     benchmark = read_benchmark(folder)
-    query_ids, queries = _decode(benchmark.query_source, size, benchmark.query_id)
+    query_ids: list[str] = []
+    queries: list[Pixels] = []
+    for prefix, source in benchmark.query_sources.items():
+        ids, pixels = _decode(source, size, partial(query_id, prefix))
+        query_ids, queries = query_ids + ids, queries + pixels
     reference_ids, references = _decode(benchmark.reference_source, size, plain_id)
 
     from copydet.training.trainer import describe_pixels

@@ -14,6 +14,7 @@ from copydet.evaluation.benchmark_folders import Benchmark
 from copydet.evaluation.ground_truth import NamedVectors
 from copydet.evaluation.metrics import Curve, Predictions
 from copydet.evaluation.vectors import Similarity, fit_whitening, nearest
+from copydet.images.edits import STRENGTHS
 from copydet.records import Vectors
 from copydet.search.retrieve import exact_similarity
 from copydet.search.score_norm import background_similarity
@@ -56,7 +57,7 @@ def evaluate_predictions(benchmark: Benchmark, predictions: Predictions) -> tupl
     ranks = metrics.ranks(predictions, truth)
     threshold = np.inf if point.threshold is None else point.threshold
     found = {pair for pair, ok in zip(predictions.pairs(), labels & (scores >= threshold), strict=True) if ok}
-    levels = _queries_by(benchmark, lambda query: [query.level] if query.level else [])
+    levels = _by_strength(_queries_by(benchmark, lambda query: [query.level] if query.level else []))
     edits = _queries_by(benchmark, lambda query: query.edits)
 
     def share(query_ids: set[str], good: Callable[[metrics.Pair], bool]) -> float:
@@ -100,6 +101,11 @@ def _queries_by(benchmark: Benchmark, names: Callable[..., Iterable[str]]) -> di
         for name in names(query) if query_id in with_copy else ():
             groups.setdefault(name, set()).add(query_id)
     return groups
+
+
+def _by_strength(levels: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Named strengths from easy to extreme, then other levels in the order of first use."""
+    return {name: levels[name] for name in dict.fromkeys((*STRENGTHS, *levels)) if name in levels}
 
 
 def _without_hard_negatives(benchmark: Benchmark, predictions: Predictions) -> float | None:

@@ -91,18 +91,25 @@ class Whitening:
     matrix: NDArray[np.float64]
 
     def __call__(self, vectors: NDArray[Any]) -> Vectors:
-        moved = (np.asarray(vectors, np.float64) - self.mean) @ self.matrix
-        length = np.linalg.norm(moved, axis=1, keepdims=True)
-        return np.asarray(moved / np.maximum(length, 1e-12), np.float32)
+        result = np.empty((len(vectors), self.matrix.shape[1]), np.float32)
+        for start in range(0, len(vectors), _TILE_REFERENCES):
+            tile = np.asarray(vectors[start : start + _TILE_REFERENCES], np.float64)
+            moved = (tile - self.mean) @ self.matrix
+            length = np.linalg.norm(moved, axis=1, keepdims=True)
+            result[start : start + len(tile)] = moved / np.maximum(length, 1e-12)
+        return result
 
 
 def fit_whitening(vectors: NDArray[Any]) -> Whitening:
     """Fit on a bank [n, d]; directions that the bank does not span are left out. Raises UsageError for n < 2."""
     if len(vectors) < 2:
         raise UsageError("whitening needs a bank of at least two descriptors")
-    values = np.asarray(vectors, np.float64)
-    mean = values.mean(axis=0)
-    spread, axes = np.linalg.eigh(np.cov(values - mean, rowvar=False, bias=True))
+    mean = np.mean(vectors, axis=0, dtype=np.float64)
+    covariance = np.zeros((len(mean), len(mean)))
+    for start in range(0, len(vectors), _TILE_REFERENCES):
+        centred = np.asarray(vectors[start : start + _TILE_REFERENCES], np.float64) - mean
+        covariance += centred.T @ centred / len(vectors)
+    spread, axes = np.linalg.eigh(covariance)
     kept = spread > spread.max() * 1e-6
     return Whitening(mean, axes[:, kept] / np.sqrt(spread[kept]))
 

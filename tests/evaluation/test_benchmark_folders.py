@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from copydet.errors import UsageError
-from copydet.evaluation.benchmark_folders import read_benchmark
+from copydet.evaluation.benchmark_folders import query_id, read_benchmark
 
 
 def test_the_projects_own_layout(benchmark_folder: Path) -> None:
@@ -12,7 +12,8 @@ def test_the_projects_own_layout(benchmark_folder: Path) -> None:
     assert ("Q0easy", "R0") in benchmark.truth
     assert len(benchmark.truth) == 10, "a hard negative's reference is no copy"
     assert benchmark.queries["Q1hard"].edits == ("crop", "crop")
-    assert benchmark.query_id("deep/Q1hard.png") == "Q1hard"
+    assert benchmark.query_sources == {"": str(benchmark_folder / "queries")}
+    assert query_id("", "deep/Q1hard.png") == "Q1hard"
 
 
 def test_disc21s_layout_counts_unlisted_queries_as_no_copies(tmp_path: Path) -> None:
@@ -33,6 +34,7 @@ def test_copydays_originals_are_found_by_the_first_four_characters(tmp_path: Pat
         "strong/200001.jpg",
         "strong/200002.jpg",
         "crops/10/200100.jpg",
+        "training/200000.jpg",
     ]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,9 @@ def test_copydays_originals_are_found_by_the_first_four_characters(tmp_path: Pat
         ("crops/10/200100", "200100"),
     }
     assert benchmark.queries["crops/10/200100"].level == "crops/10"
-    assert benchmark.query_id("strong/200001.jpg") == "strong/200001"
+    assert set(benchmark.query_sources) == {"crops/", "original/", "strong/"}
+    assert query_id("crops/", "10/200100.jpg") == "crops/10/200100"
+    assert benchmark.training_source == str(tmp_path / "training")
 
 
 def test_a_folder_that_is_no_benchmark_is_refused(tmp_path: Path) -> None:

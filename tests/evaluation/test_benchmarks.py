@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from copydet.evaluation.recipe_search import search_with_recipe
 from copydet.evaluation.results import setting_name, table, write_results
 from copydet.evaluation.scoring import evaluate_predictions, evaluate_vectors
 from copydet.evaluation.vectors import describe_source, nearest, negative_distance
+from copydet.records import Pixels
 from copydet.shards.recipe import load_recipe
 
 
@@ -121,6 +123,33 @@ def test_vectors_of_any_length_can_be_compared_by_distance(runtime: Runtime, ben
     by_distance, _ = evaluate_vectors(benchmark, queries, references, similarity=negative_distance)
     by_product, _ = evaluate_vectors(benchmark, queries, references)
     assert by_distance.recall_at_1 == by_product.recall_at_1
+
+
+def test_a_training_folder_is_the_bank_and_leaves_all_distractors(
+    runtime: Runtime, benchmark_folder: Path, pool_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(benchmark_folder, tmp_path / "copy"))
+    (folder / "training").mkdir()
+    for path in sorted(pool_folder.iterdir())[:20]:
+        shutil.copy(path, folder / "training")
+    rows = evaluate_benchmark(folder, runtime, distractors=str(pool_folder))
+    row = row_of(rows, "exact", True, True, True)
+    assert (row.setting.bank_images, row.setting.distractors) == (20, 120)
+    assert row.setting.bank == str(folder / "training")
+
+
+def test_copydays_is_scored_by_folder(runtime: Runtime, photos: dict[str, Pixels], tmp_path: Path) -> None:
+    for number, pixels in enumerate(photos.values()):
+        group = 2000 + number
+        for name in (f"original/{group}00.png", f"strong/{group}01.png", f"crops/10/{group}00.png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            height = len(pixels) if name.startswith("original") else len(pixels) * 9 // 10
+            cv2.imwrite(str(tmp_path / name), pixels[:height])
+    (row,) = evaluate_benchmark(tmp_path, runtime)
+    assert row.scores.copies == 3 * len(photos)
+    assert row.scores.mean_ap_by_level["original"] == 1.0
+    assert set(row.scores.mean_ap_by_level) == {"original", "strong", "crops/10"}
+    assert 0 < row.scores.micro_ap_trapezoid <= 1
 
 
 def test_an_image_that_cannot_be_described_counts_as_missed(
