@@ -104,7 +104,7 @@ def fit_whitening(vectors: NDArray[Any]) -> Whitening:
     """Fit on a bank [n, d]; directions that the bank does not span are left out. Raises UsageError for n < 2."""
     if len(vectors) < 2:
         raise UsageError("whitening needs a bank of at least two descriptors")
-    mean = np.mean(vectors, axis=0, dtype=np.float64)
+    mean = np.asarray(np.mean(vectors, axis=0, dtype=np.float64))
     covariance = np.zeros((len(mean), len(mean)))
     for start in range(0, len(vectors), _TILE_REFERENCES):
         centred = np.asarray(vectors[start : start + _TILE_REFERENCES], np.float64) - mean
