@@ -7,8 +7,8 @@
     ├── CheckFailed         exit 4   a check or a gate found problems
     └── MissingPackage      exit 2   an optional package is needed: which extra brings it
 
-Every message is one line for the user. ImageProblem is not in the family: it never reaches the user as an error, it becomes
-the status and the message of an image's row.
+Every message is one line for the user. ImageProblem is not in the family: it never reaches the user as an error, it
+becomes the status and the message of an image's row.
 """
 
 

@@ -1,4 +1,6 @@
-"""Progress on stderr: a rich bar with an honest ETA on a terminal, a line every half minute elsewhere, silence when asked."""
+"""Progress on stderr: a rich bar with an honest ETA on a terminal, a line every half minute elsewhere, silence when
+asked.
+"""
 
 import sys
 import time
@@ -26,7 +28,9 @@ class Silent:
 
 
 class _Lines:
-    """Off a terminal: one line every `every` seconds, so that a log shows rate and time left without a bar's control codes."""
+    """Off a terminal: one line every `every` seconds, so that a log shows rate and time left without a bar's control
+    codes.
+    """
 
     def __init__(self, task: str, total: int | None, every: float = 30.0) -> None:
         self._task, self._total, self._every = task, total, every
