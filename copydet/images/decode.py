@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
+from PIL import UnidentifiedImageError
 
 from copydet.errors import ImageProblem, UsageError
 from copydet.images.files import MAX_BYTES, FilePart, check_bytes, local_path, read_within
@@ -114,7 +115,8 @@ def _decode_jpeg(data: bytes, image: PilImage.Image, reduction: int) -> Pixels:
 
 
 def _reduction(size: tuple[int, int], target: tuple[int, int]) -> int:
-    scale = min(size[0] // target[0], size[1] // target[1])
+    """The largest step at which the reduced image is still no smaller than the target, in both directions."""
+    scale = min(size[0] / target[0], size[1] / target[1])
     return next(step for step in (8, 4, 2, 1) if scale >= step or step == 1)
 
 
@@ -172,7 +174,7 @@ def _over_white(rgba: Pixels) -> Pixels:
 
 def is_nearly_flat(pixels: Pixels) -> bool:
     """Whether the picture is so even that its descriptor says nothing."""
-    _, deviation = cv2.meanStdDev(pixels)
+    _, deviation = cv2.meanStdDev(pixels[::2])  # every other row: half the time, and nothing hides between rows
     return float(deviation.max()) < _FLAT
 
 
@@ -188,7 +190,7 @@ def _problem(data: bytes, name: str | None, error: Exception) -> ImageProblem:
         return ImageProblem("truncated", f"the {name} file ends too early")
     if name not in _readable_names():
         return ImageProblem("unsupported", f"{name} needs pip install 'copydet[heic]'")
-    if isinstance(error, PilImage.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         # Pillow says no more than that; of TIFF there are many kinds that it doesn't know.
         status = "unsupported" if name == "tiff" else "unreadable"
         return ImageProblem(status, f"a damaged {name} header, or a kind of {name} that is not supported")

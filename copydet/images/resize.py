@@ -1,7 +1,8 @@
-"""One resampler for every road to pixels: area averaging down, bilinear up, each axis by itself.
+"""One resampler for every road to pixels, each axis by itself: area averaging down to more than half, else bilinear.
 
-Averaging is what a JPEG decoder's own down-scaling does too, so pixels hardly depend on whether that was used
-(scripts/measure_decode_drift.py measures what is left).
+Down to half the size bilinear's two taps see every pixel, and averaging would only blur; beyond that it is what a JPEG
+decoder's own down-scaling does too, so that pixels hardly depend on whether that was used. What is left is measured by
+scripts/measure_decode_drift.py.
 """
 
 from dataclasses import dataclass
@@ -38,12 +39,12 @@ class Resize:
 
 
 def resize_to(pixels: Pixels, width: int, height: int) -> Pixels:
-    """Pixels uint8 [h, w, 3] as [height, width, 3]; shrinks before it grows, so that each axis gets its own filter."""
+    """Pixels uint8 [h, w, 3] as [height, width, 3]."""
     has_height, has_width = pixels.shape[:2]
-    small = (min(width, has_width), min(height, has_height))
-    if small != (has_width, has_height):
-        pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    if small != (width, height):
+    averaged = (width if has_width > 2 * width else has_width, height if has_height > 2 * height else has_height)
+    if averaged != (has_width, has_height):
+        pixels = cv2.resize(pixels, averaged, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    if averaged != (width, height):
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
     return pixels
 
