@@ -3,9 +3,9 @@
     .venv/bin/python scripts/measure_decode_drift.py --descriptor small --images ../shared/data/dev/references
 
 Each JPEG is decoded whole and resized, and decoded at 1/2, 1/4 and 1/8 and resized; the cosine between the two
-descriptors is the drift. Rows are grouped by how large the reduced image is, in units of what the descriptor wants (1.0:
-just as large, the least that decode() accepts). Re-encoding the whole image at quality 90 is the yardstick: a change that
-no one sees. The last row is what decode() itself does, over all images.
+descriptors is the drift. Rows are grouped by how large the reduced image is, in units of what the descriptor wants
+(1.0: just as large, the least that decode() accepts). Re-encoding the whole image at quality 90 is the yardstick: a
+change that no one sees. The last row is what decode() itself does, over all images.
 """
 
 import argparse

@@ -85,21 +85,28 @@ def _decode(data: bytes, resize: Resize, limits: Limits) -> Decoded:
             raise ImageProblem("too_large", f"{width:,} x {height:,} pixels, the limit is {limits.max_pixels:,}")
         name = _FORMAT_NAMES.get(str(image.format), str(image.format).lower())
         if name == "jpeg":
-            if "progressive" in image.info and data.count(b"\xff\xda") > _MAX_SCANS:
-                raise ImageProblem("unsupported", f"a JPEG of more than {_MAX_SCANS} scans")
-            orientation = _orientation(image)
-            target = _turned(resize.target(*_turned((width, height), orientation)), orientation)
-            reduction = _reduction((width, height), target)
-            pixels = _decode_jpeg(data, image, reduction)
+            pixels, width, height = _jpeg(data, image, resize)
         else:
             pixels = _to_rgb(image)
             # Pillow turns some formats upright itself (TIFF) and says so only after loading.
-            orientation = _orientation(image)
+            pixels = _turn(pixels, _orientation(image))
             height, width = pixels.shape[:2]
-            target = _turned(resize.target(*_turned((width, height), orientation)), orientation)
-    # Turning last is cheaper and changes nothing: the resize treats both axes alike.
-    upright = _turn(resize_to(pixels, *target), orientation)
-    return Decoded(np.ascontiguousarray(upright), *_turned((width, height), orientation), name)
+    # The target is that of the whole image: a reduced one rounds differently.
+    return Decoded(resize_to(pixels, *resize.target(width, height)), width, height, name)
+
+
+def _jpeg(data: bytes, image: PilImage.Image, resize: Resize) -> tuple[Pixels, int, int]:
+    """(upright pixels, perhaps scaled down; width and height of the upright whole)."""
+    if "progressive" in image.info and data.count(b"\xff\xda") > _MAX_SCANS:
+        raise ImageProblem("unsupported", f"a JPEG of more than {_MAX_SCANS} scans")
+    stored_width, stored_height = image.size
+    orientation = _orientation(image)
+    width, height = _turned(image.size, orientation)
+    reduction = _reduction((width, height), resize.target(width, height))
+    # libjpeg rounds a reduced size up and pads; to the nearest, what it stands for is off by half a pixel at most.
+    across, down = max(round(stored_width / reduction), 1), max(round(stored_height / reduction), 1)
+    pixels = _decode_jpeg(data, image, reduction)[:down, :across]
+    return _turn(pixels, orientation), width, height
 
 
 def _decode_jpeg(data: bytes, image: PilImage.Image, reduction: int) -> Pixels:
@@ -141,7 +148,7 @@ def _turn(pixels: Pixels, orientation: int) -> Pixels:
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    return pixels
+    return np.ascontiguousarray(pixels)
 
 
 def _to_rgb(image: PilImage.Image) -> Pixels:
@@ -239,7 +246,7 @@ def to_pixels(
         return decode(image, Resize("none"), limits).pixels
     if isinstance(image, PilImage.Image):
         pixels = _to_rgb(image)
-        return np.ascontiguousarray(_turn(pixels, _orientation(image)))
+        return _turn(pixels, _orientation(image))
     if (
         image.dtype != np.uint8
         or image.ndim not in (2, 3)

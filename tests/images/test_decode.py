@@ -79,12 +79,11 @@ def test_every_orientation_in_every_format_gives_the_same_upright_pixels(kind: s
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("resize", [Resize("square", 20), Resize("square", 120), Resize("short_edge", 30)])
-def test_turning_after_the_resize_gives_what_turning_before_would(orientation: int, resize: Resize) -> None:
+def test_a_turned_image_gives_exactly_the_pixels_of_the_upright_one(orientation: int, resize: Resize) -> None:
     stored = encode(stored_for(PICTURE, orientation), "PNG", exif=exif(orientation))
     straight = decode(encode(PICTURE, "PNG"), resize).pixels
     turned = decode(stored, resize).pixels
-    assert turned.shape == straight.shape
-    assert np.abs(turned.astype(int) - straight.astype(int)).max() <= 1
+    assert np.array_equal(turned, straight)
 
 
 def test_the_orientation_applies_to_a_jpeg_that_its_decoder_scales_down() -> None:
@@ -102,7 +101,7 @@ def test_scaling_down_inside_the_jpeg_decoder_hardly_changes_pixels(size: int) -
     photo = encode(draw(500, 375), quality=90)
     whole = decode(photo, FULL).pixels
     for resize in (Resize("square", size), Resize("short_edge", size)):
-        assert close(decode(photo, resize).pixels, resize_pixels(whole, resize), 2.5)
+        assert close(decode(photo, resize).pixels, resize_pixels(whole, resize), 3.5)
 
 
 @pytest.mark.parametrize(
