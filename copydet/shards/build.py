@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,13 +14,13 @@ from copydet.errors import CopydetError
 from copydet.records import StoredVectors
 from copydet.shards.duplicates import read_duplicates
 from copydet.shards.metadata import conform, read_schema, unify_schemas
-from copydet.shards.quantiser import empty_codes
-from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES
+from copydet.shards.quantiser import write_codes
+from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, map_descriptors
 from copydet.shards.staging import Chunk
 from copydet.store import atomic
 from copydet.store.snapshots import ShardEntry, file_entry
 
-_ROW_GROUP = 32_768
+_ROW_GROUP = 16_384
 
 
 @dataclass(frozen=True)
@@ -68,17 +67,16 @@ def build_shard(
     renamed = read_duplicates(duplicates, chunks[0].number, chunks[-1].number)
     with atomic.new_file(folder / IMAGES) as path, pq.ParquetWriter(path, schema) as writer:
         images, described = _write_rows(writer, chunks, schema, renamed)
-    index = empty_codes(codes.quantiser, dimension)
     with atomic.new_file(folder / DESCRIPTORS) as path, open(path, "wb") as file:
         for block in _kept_vectors(chunks, renamed, dimension):
             file.write(block.tobytes())
-            index.add(block.astype(np.float32))
-    if index.ntotal != described:
+    vectors = map_descriptors(folder / DESCRIPTORS, dimension)
+    if len(vectors) != described:
         raise CopydetError(
-            f"{folder}: {index.ntotal:,} descriptors for {described:,} images; delete building/ and retry"
+            f"{folder}: {len(vectors):,} descriptors for {described:,} images; delete building/ and run again"
         )
     with atomic.new_file(folder / CODES) as path:
-        faiss.write_index(index, str(path))
+        write_codes(path, codes.quantiser, vectors)
     files = {name: file_entry(folder / name) for name in (CODES, DESCRIPTORS, IMAGES)}
     return ShardEntry(folder.name, images, described, codes.factory, files)
 

@@ -1,7 +1,9 @@
 """The trained part of a FAISS index: trained once on a sample of all images and shared by the shards."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -9,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copydet.errors import CopydetError, UsageError
-from copydet.records import Vectors
+from copydet.records import StoredVectors, Vectors
 from copydet.shards.recipe import Recipe
 from copydet.shards.staging import Chunk
 
 SEED = 20_240_607
+_BLOCK = 8192
 
 
 def check_factory(recipe: Recipe, dimension: int) -> None:
@@ -61,9 +64,33 @@ def train_quantiser(factory: str, sample: Vectors) -> NDArray[np.uint8]:
     return np.asarray(faiss.serialize_index(index))
 
 
-def empty_codes(trained: NDArray[np.uint8] | None, dimension: int) -> Any:
-    """A new FAISS index to add a shard's vectors to: from the quantiser, or exact where there is none."""
-    return faiss.IndexFlatIP(dimension) if trained is None else faiss.deserialize_index(trained)
+def write_codes(path: Path, trained: NDArray[np.uint8] | None, vectors: StoredVectors) -> None:
+    """Write the FAISS index of `vectors`, float16 [n, dimension], to `path`: from the quantiser, or exact without one.
+
+    Vectors are read in blocks; memory is that of the codes, and nothing worth naming for exact ones.
+    """
+    blocks = (vectors[start : start + _BLOCK].astype(np.float32) for start in range(0, len(vectors), _BLOCK))
+    if trained is None:
+        _write_exact(path, blocks, *vectors.shape)
+        return
+    index = faiss.deserialize_index(trained)
+    for block in blocks:
+        index.add(block)
+    faiss.write_index(index, str(path))
+
+
+def _write_exact(path: Path, blocks: Iterator[Vectors], count: int, dimension: int) -> None:
+    """What FAISS writes for IndexFlatIP, without holding all vectors: a head with two counts, then the float32 vectors.
+
+    The head is FAISS's own of an empty index: 4 bytes of type, int32 dimension, int64 vectors, ..., int64 floats.
+    """
+    head = bytearray(faiss.serialize_index(faiss.IndexFlatIP(dimension)).tobytes())
+    struct.pack_into("<q", head, 8, count)
+    struct.pack_into("<q", head, len(head) - 8, count * dimension)
+    with open(path, "wb") as file:
+        file.write(head)
+        for block in blocks:
+            file.write(block.tobytes())
 
 
 @contextmanager
@@ -93,5 +120,6 @@ def _shorten_training(index: Any) -> None:
                 transform.niter, transform.niter_pq_0, transform.max_train_points = 6, 8, 16_384
         inner = faiss.downcast_index(inner.index)
     if isinstance(inner, faiss.IndexIVFPQ | faiss.IndexPQ):
-        inner.do_polysemous_training = False
-        inner.pq.cp.niter, inner.pq.cp.max_points_per_centroid = 12, 128
+        codes: Any = inner
+        codes.do_polysemous_training = False
+        codes.pq.cp.niter, codes.pq.cp.max_points_per_centroid = 12, 128

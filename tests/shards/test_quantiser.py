@@ -6,7 +6,7 @@ import pytest
 from staged import row, stage, unit_vectors
 
 from copydet.errors import CopydetError
-from copydet.shards.quantiser import sample_vectors, train_quantiser
+from copydet.shards.quantiser import sample_vectors, train_quantiser, write_codes
 
 
 def test_the_sample_has_no_repeats_and_is_the_same_each_time(tmp_path: Path) -> None:
@@ -33,6 +33,16 @@ def test_training_gives_the_same_bytes_whatever_the_number_of_threads() -> None:
     finally:
         faiss.omp_set_num_threads(threads)
     assert trained[0] == trained[1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 9000])
+def test_exact_codes_are_the_bytes_that_faiss_writes(tmp_path: Path, count: int) -> None:
+    vectors = unit_vectors(count).astype(np.float16)
+    write_codes(tmp_path / "ours", None, vectors)
+    index = faiss.IndexFlatIP(16)
+    index.add(vectors.astype(np.float32))
+    faiss.write_index(index, str(tmp_path / "faiss"))
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "faiss").read_bytes()
 
 
 def test_too_small_a_sample_is_one_line() -> None:

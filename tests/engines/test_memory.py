@@ -1,0 +1,71 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from copydet.engines.memory import MIB, memory_plan, resident_bytes, total_memory
+from copydet.errors import UsageError
+from copydet.images.decode import Limits
+from copydet.shards.recipe import load_recipe
+
+SMALL = Limits(max_bytes=16 * MIB, max_pixels=20_000_000)
+
+# Indexes `argv[2]` images made in memory and prints the peak of the process in KiB.
+GROW = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from drawn import DESCRIPTOR, ThumbnailRuntime
+from copydet.engines import local
+from copydet.records import Image
+import cv2
+
+count = int(sys.argv[2])
+data = cv2.imencode(".jpg", np.full((24, 24, 3), 128, np.uint8))[1].tobytes()
+local.list_images = lambda specs: (Image(f"{n:09d}", f"/p/{n}", "p", lambda: data, {"n": n}) for n in range(count))
+local.open_source = lambda spec: type("Source", (), {"kind": "file", "paths": ()})
+local.build(Path(sys.argv[1]), ["p"], DESCRIPTOR, None, ThumbnailRuntime(), workers=2, max_memory=1 << 30,
+            limits=local.Limits(1 << 24, 20_000_000))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_the_parts_stay_below_the_whole_and_the_line_says_them() -> None:
+    plan = memory_plan(2 << 30, workers=2, limits=SMALL)
+    assert plan.process + plan.decode + plan.queue <= plan.max_memory
+    assert plan.process + plan.work == plan.max_memory
+    assert "2,048 MiB at most" in plan.text
+    assert "\n" not in plan.text
+
+
+def test_too_little_memory_is_one_line_with_the_least_amount() -> None:
+    with pytest.raises(UsageError, match=r"100 MiB of memory are too few: this needs [\d,]+ MiB"):
+        memory_plan(100 * MIB, workers=2, limits=SMALL)
+
+
+def test_sample_and_shards_shrink_with_the_memory() -> None:
+    recipe = load_recipe("flat")
+    large, small = memory_plan(8 << 30, 2, SMALL), memory_plan(700 * MIB + resident_bytes(), 2, SMALL)
+    assert large.shard_images(recipe, 512) == recipe.shard_images
+    assert 2048 <= small.shard_images(recipe, 4096) < recipe.shard_images
+    pq = load_recipe("ivf-pq")
+    assert small.train_images(pq, 512) < large.train_images(pq, 512) == pq.train_images
+
+
+def test_without_a_limit_half_of_the_memory_is_taken() -> None:
+    if total_memory() // 2 > 1 << 30:
+        assert memory_plan(None, 1, SMALL).max_memory == total_memory() // 2
+
+
+@pytest.mark.slow
+def test_the_peak_does_not_grow_with_the_collection(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parent}"}
+    peaks = []
+    for count in (1_000, 20_000):
+        arguments = [sys.executable, "-c", GROW, str(tmp_path / str(count)), str(count)]
+        done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=True)
+        peaks.append(int(done.stdout))
+    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 1 << 20
