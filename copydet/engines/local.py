@@ -1,7 +1,7 @@
 """Building in this process: list, decode, describe, stage, then shards and one commit. The same command resumes."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.descriptors.embeddings import list_embeddings, read_vectors
 from copydet.descriptors.registry import Descriptor
 from copydet.descriptors.runtimes import Runtime
 from copydet.engines.memory import MemoryPlan, memory_plan
@@ -18,14 +19,14 @@ from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.loader import load
 from copydet.images.sources import list_images, open_source
 from copydet.progress import Progress, Silent
-from copydet.records import Batch
+from copydet.records import Described, Image
 from copydet.shards import staging
 from copydet.shards.build import Codes, build_shard, common_schema, divide
 from copydet.shards.deletions import image_files
 from copydet.shards.duplicates import find_duplicates
 from copydet.shards.quantiser import check_factory, sample_vectors, train_quantiser
 from copydet.shards.recipe import Recipe, choose_recipe, parse_recipe, recipe_fields
-from copydet.shards.staging import Chunk, Described
+from copydet.shards.staging import Chunk
 from copydet.store import atomic, snapshots
 from copydet.store.hashing import hash_bytes, hash_file
 from copydet.store.locks import write_lock
@@ -39,7 +40,7 @@ def build(
     sources: Sequence[str],
     descriptor: Descriptor,
     recipe: Recipe | None,
-    runtime: Runtime,
+    runtime: Runtime | None,
     *,
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -49,12 +50,13 @@ def build(
 ) -> Snapshot:
     """Index `sources` into the new folder `index` and return its first snapshot.
 
+    Without a `runtime` the sources are files of embeddings that `descriptor` made (see list_embeddings).
     `recipe` None means auto: chosen by count and memory once all images are described, and said through `progress`.
     `max_memory` in bytes. After a crash the same call continues from the staged chunks. Raises UsageError when the
     folder holds an index already, or something that is not copydet's.
     """
     job = _Job(index, descriptor, runtime, sources, workers or usable_cpus(), limits, max_memory, progress or Silent())
-    _check_sources(index, sources)
+    _check_sources(job)
     _check_folder(index)
     if recipe is not None:
         check_factory(recipe, descriptor.dimension)
@@ -70,7 +72,7 @@ def add(
     index: Path,
     sources: Sequence[str],
     descriptor: Descriptor,
-    runtime: Runtime,
+    runtime: Runtime | None,
     *,
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -84,7 +86,7 @@ def add(
     """
     job = _Job(index, descriptor, runtime, sources, workers or usable_cpus(), limits, max_memory, progress or Silent())
     snapshots.read_current(index)
-    _check_sources(index, sources)
+    _check_sources(job)
     with write_lock(index, wait_seconds):
         base = snapshots.read_current(index)
         check_descriptor(index, base, descriptor)
@@ -112,7 +114,7 @@ def usable_cpus() -> int:
 class _Job:
     index: Path
     descriptor: Descriptor
-    runtime: Runtime
+    runtime: Runtime | None
     sources: Sequence[str]
     workers: int
     limits: Limits
@@ -123,9 +125,16 @@ class _Job:
     def building(self) -> Path:
         return self.index / "building"
 
+    def images(self) -> Iterator[Image]:
+        """What the sources list. Raises UsageError at once for those that cannot be listed."""
+        if self.runtime is None:
+            return list_embeddings(self.sources, self.descriptor.dimension)
+        return list_images(self.sources)
+
 
 def _run(job: _Job, base: Snapshot, recipe: Recipe | None) -> Snapshot:
-    memory = memory_plan(job.max_memory, job.workers, job.limits)
+    decoding = (0, Limits(0, 0)) if job.runtime is None else (job.workers, job.limits)
+    memory = memory_plan(job.max_memory, *decoding)
     job.progress.note(memory.text)
     _start(job, base)
     chunks = _describe(job, memory)
@@ -138,6 +147,12 @@ def _run(job: _Job, base: Snapshot, recipe: Recipe | None) -> Snapshot:
     if recipe is None:
         recipe, why = choose_recipe(described, dimension, memory.max_memory)
         job.progress.note(why)
+    elif base.number and recipe.auto_images and base.described + described > recipe.auto_images:
+        total = base.described + described
+        job.progress.note(
+            f"recipe {recipe.name} is meant for up to {recipe.auto_images:,} images, now {total:,}: "
+            "searching gets slow; index anew with --recipe auto"
+        )
     duplicates = job.building / "duplicates.parquet"
     deletions = job.index / base.deletions if base.deletions else None
     find_duplicates(duplicates, chunks, image_files(job.index, base), deletions, memory.work // 2)
@@ -158,9 +173,18 @@ def _run(job: _Job, base: Snapshot, recipe: Recipe | None) -> Snapshot:
 def _describe(job: _Job, memory: MemoryPlan) -> list[Chunk]:
     """All chunks of the sources: those that an interrupted run left, then the others."""
     dimension = job.descriptor.dimension
-    chunks, left = staging.resume(job.building, dimension, lambda: list_images(job.sources), job.progress)
+    chunks, left = staging.resume(job.building, dimension, job.images, job.progress)
+    with closing(_described(job, left, memory)) as described:
+        chunks += staging.write_chunks(job.building, described, dimension, len(chunks), job.progress)
+    return chunks
+
+
+def _described(job: _Job, images: Iterable[Image], memory: MemoryPlan) -> Generator[Described, None, None]:
+    if job.runtime is None:
+        yield from read_vectors(images, job.descriptor.dimension)
+        return
     loaded: Any = load(  # a generator: closing it ends its threads
-        left,
+        images,
         job.descriptor.resize,
         batch_size=max(_BATCH, job.runtime.batch_size),
         workers=job.workers,
@@ -168,13 +192,8 @@ def _describe(job: _Job, memory: MemoryPlan) -> list[Chunk]:
         queued_bytes=memory.queue,
     )
     with closing(loaded):
-        described = (_describe_batch(job.runtime, batch) for batch in loaded)
-        chunks += staging.write_chunks(job.building, described, dimension, len(chunks), job.progress)
-    return chunks
-
-
-def _describe_batch(runtime: Runtime, batch: Batch) -> Described:
-    return Described(batch.rows, batch.ok, runtime.describe(batch.pixels))
+        for batch in loaded:
+            yield Described(batch.rows, batch.ok, job.runtime.describe(batch.pixels))
 
 
 def _codes(
@@ -285,6 +304,7 @@ def _plan(job: _Job) -> dict[str, Any]:
         "sources": [os.path.abspath(spec) if os.path.exists(spec) else spec for spec in job.sources],
         "descriptor": f"{job.descriptor.name} {job.descriptor.hash}",
         "limits": asdict(job.limits),
+        "embeddings": job.runtime is None,
     }
 
 
@@ -324,15 +344,17 @@ def _history(job: _Job, base: Snapshot, chunks: Sequence[Chunk]) -> str:
     return f"{verb}: {images:,} images from {', '.join(job.sources)}"
 
 
-def _check_sources(index: Path, sources: Sequence[str]) -> None:
-    inside = os.path.realpath(index)
-    for spec in sources:
+def _check_sources(job: _Job) -> None:
+    job.images()
+    inside = os.path.realpath(job.index)
+    for spec in job.sources:
         source = open_source(spec)
         for path in source.paths:
-            if source.kind == "folder" and os.path.commonpath([os.path.realpath(path), inside]) == os.path.realpath(
-                path
-            ):
-                raise UsageError(f"the index {index} lies inside the source {spec}; put it into a folder outside of it")
+            folder = os.path.realpath(path)
+            if source.kind == "folder" and os.path.commonpath([folder, inside]) == folder:
+                raise UsageError(
+                    f"the index {job.index} lies inside the source {spec}; put it into a folder outside of it"
+                )
 
 
 def _check_folder(index: Path) -> None:
