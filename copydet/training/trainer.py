@@ -99,9 +99,11 @@ def _start(config: TrainConfig, augmenter: Augmenter, device: torch.device, prog
     whole = bool(config.start) and _load_start(network, config)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     patch_head = nn.Conv2d(network.map_channels, PATCH_CHANNELS, 1).to(device)
-    if not config.start:
+    checkpoint = Path(config.output) / "checkpoint.pt"
+    resumed = checkpoint.exists()
+    if not config.start and not resumed:
         measure_batch_norm(network, augmenter)
-    if not whole:
+    if not whole and not resumed:
         whiten_projection(network, augmenter)
     head = [*network.projection.parameters(), *patch_head.parameters()]
     trunk = [*network.stride_16.parameters(), *network.rest.parameters()]
@@ -113,8 +115,7 @@ def _start(config: TrainConfig, augmenter: Augmenter, device: torch.device, prog
     average = copy.deepcopy(network).requires_grad_(False)
     bank = torch.zeros(augmenter.sources.count, config.dimension, device=device)
     state = State(network, patch_head, average, optimiser, bank)
-    checkpoint = Path(config.output) / "checkpoint.pt"
-    if checkpoint.exists():
+    if resumed:
         load_checkpoint(checkpoint, state)
         progress.note(f"resuming at step {state.step} from {checkpoint}")
     else:
