@@ -9,17 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from copydet.decisions.decide import DEFAULT_PRECISION
-from copydet.descriptors.registry import Descriptor, load_descriptor
+from copydet.descriptors.embeddings import embedding_dimension
+from copydet.descriptors.registry import Descriptor, external_name, is_external, load_descriptor
 from copydet.engines import local
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.matching import (
     Comparison,
+    EmbeddingQueries,
     MatchOptions,
     OpenDescriptor,
     Queries,
@@ -28,6 +31,9 @@ from copydet.matching import (
     compare_vectors,
     describe_images,
     list_queries,
+    list_query_embeddings,
+    list_specs,
+    match_embeddings,
     match_images,
     open_descriptor,
 )
@@ -107,7 +113,8 @@ class Index:
         sources: str | Path | Sequence[str | Path],
         path: str | Path,
         *,
-        descriptor: str = "small",
+        embeddings: bool = False,
+        descriptor: str | None = None,
         recipe: str = "auto",
         device: str = "auto",
         workers: int | None = None,
@@ -117,15 +124,21 @@ class Index:
     ) -> "Index":
         """Index all images of `sources` in the new folder `path`. The same call goes on after it was cut off.
 
+        `descriptor` describes them; None is `small`. With `embeddings`, sources are files of vectors (.npy, Parquet:
+        see list_embeddings) that `descriptor` made elsewhere; None then is a descriptor that isn't at hand: such an
+        index is searched with embeddings only.
+
         Raises UsageError when a source does not exist, or when the folder holds an index or something else.
         """
-        path, opened = Path(path), open_descriptor(load_descriptor(descriptor), device)
+        path, specs = Path(path), list_specs(sources)
+        name = descriptor or (external_name(embedding_dimension(specs)) if embeddings else "small")
+        opened = open_descriptor(load_descriptor(name), device)
         snapshot = local.build(
             path,
-            _specs(sources),
+            specs,
             opened.descriptor,
             None if recipe == "auto" else load_recipe(recipe),
-            opened.runtime,
+            None if embeddings else opened.runtime,
             workers=workers,
             limits=limits,
             max_memory=max_memory,
@@ -149,20 +162,22 @@ class Index:
         self,
         sources: str | Path | Sequence[str | Path],
         *,
+        embeddings: bool = False,
         workers: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         max_memory: int | None = None,
         progress: Progress | None = None,
     ) -> int:
         """Index the images of `sources` too; returns by how many the index grew. An id that the index holds already
-        becomes a row with status duplicate_id.
+        becomes a row with status duplicate_id. With `embeddings`, the sources are vectors that this index's descriptor
+        made elsewhere.
         """
         before = self.snapshot.images
         snapshot = local.add(
             self.path,
-            _specs(sources),
+            list_specs(sources),
             self.descriptor,
-            self._opened.runtime,
+            None if embeddings else self._opened.runtime,
             workers=workers,
             limits=limits,
             max_memory=max_memory,
@@ -185,8 +200,9 @@ class Index:
 
     def match(
         self,
-        queries: Queries,
+        queries: Queries | EmbeddingQueries,
         *,
+        embeddings: bool = False,
         top_k: int = 10,
         precision: float = DEFAULT_PRECISION,
         where: str | None = None,
@@ -199,9 +215,15 @@ class Index:
         `where` is a SQL condition on the references (columns of images.parquet). A query that cannot be decoded gives
         a result with its status and message. Images in memory are called queries[0], queries[1], ... by their place;
         an id that comes again gets a number (`a.jpg#2`). Raises UsageError at once for a path that does not exist.
+
+        With `embeddings`, queries are vectors that this index's descriptor made elsewhere: files of them, or floats
+        [n, dimension].
         """
         options = MatchOptions(top_k=top_k, precision=precision, workers=workers, limits=limits)
-        images = list_queries(queries)
+        if embeddings:
+            vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
+            return match_embeddings(vectors, self._references(where), self._opened, options, progress)
+        images = list_queries(cast(Queries, queries))
         return match_images(images, self._references(where), self._opened, options, progress)
 
     def describe(self, images: Queries) -> Vectors:
@@ -283,10 +305,10 @@ def read_info(path: str | Path, snapshot: Snapshot | None = None) -> IndexInfo:
 
 def _describe(images: Queries, opened: OpenDescriptor) -> Vectors:
     parts = [np.empty((0, opened.descriptor.dimension), np.float32)]
-    for batch, vectors in describe_images(list_queries(images), opened):
+    for batch in describe_images(list_queries(images), opened):
         if failed := [row for row in batch.rows if row.status != "ok"]:
             raise UsageError(f"{failed[0].uri}: {failed[0].message}")
-        parts.append(vectors)
+        parts.append(batch.vectors)
     return np.concatenate(parts)
 
 
@@ -305,6 +327,11 @@ def _descriptor_of(path: Path, snapshot: Snapshot, given: str | None) -> Descrip
             raise
         raise UsageError(f"{path} was made with descriptor {entry.name}, which is not at hand: {error}") from error
     if (descriptor.hash, descriptor.dimension) != (entry.hash, entry.dimension):
+        if is_external(entry.name):
+            raise UsageError(
+                f"{path} was made from embeddings without saying what made them ({entry.name}); if {descriptor.name} "
+                "did, index them again with that --descriptor"
+            )
         raise UsageError(
             f"{path} was made with another {entry.name} (hash {entry.hash[:12]}) than {descriptor.name} is here "
             f"({descriptor.hash[:12]}), and their descriptors don't compare: name the old one's folder as the "
@@ -319,7 +346,3 @@ def _without(rows: int, removed: NDArray[np.int64] | None) -> NDArray[np.bool_] 
     mask = np.ones(rows, bool)
     mask[removed[removed < rows]] = False
     return mask
-
-
-def _specs(sources: str | Path | Sequence[str | Path]) -> list[str]:
-    return [str(each) for each in ([sources] if isinstance(sources, str | Path) else sources)]

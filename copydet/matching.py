@@ -1,4 +1,5 @@
-"""The one path from an image to its matches: decode, describe, retrieve, normalise, decide.
+"""The one path from an image to its matches: decode, describe, retrieve, normalise, decide. Embeddings enter it behind
+describing.
 
 Everything streams in batches, and no number of a result depends on how images were batched, on threads or on shards.
 """
@@ -7,6 +8,7 @@ import io
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +19,7 @@ from PIL import Image as PilImage
 from copydet.decisions.calibration import Calibration, neutral, read_calibration, threshold_for_precision
 from copydet.decisions.decide import DEFAULT_PRECISION, decide, highest_precision
 from copydet.descriptors.background import Bank, load_bank
+from copydet.descriptors.embeddings import array_embeddings, list_embeddings, read_vectors
 from copydet.descriptors.registry import Descriptor
 from copydet.descriptors.runtimes import Runtime, open_runtime
 from copydet.engines.local import usable_cpus
@@ -26,7 +29,7 @@ from copydet.images.files import HeldBytes
 from copydet.images.loader import load
 from copydet.images.sources import Source, open_source
 from copydet.progress import Progress, Silent
-from copydet.records import Batch, Image, ImageRow, Match, Pixels, QueryResult, Vectors, Verdict
+from copydet.records import Described, Image, ImageRow, Match, Pixels, QueryResult, Vectors, Verdict
 from copydet.search.retrieve import Candidates, exact_similarity, retrieve
 from copydet.search.score_norm import background_similarity
 from copydet.shards.shard import Shard
@@ -35,6 +38,8 @@ from copydet.shards.shard import Shard
 # uint8 [h, w], [h, w, 3] (RGB) or [h, w, 4] (RGBA).
 Query = str | Path | bytes | PilImage.Image | Pixels
 Queries = Query | Iterable[Query]
+# Files of embeddings (see list_embeddings), or their vectors: floats [n, dimension].
+EmbeddingQueries = str | Path | Sequence[str | Path] | Vectors
 
 _WHOLE = "whole"
 
@@ -43,13 +48,15 @@ _WHOLE = "whole"
 class OpenDescriptor:
     """A descriptor ready for use: what describes, what similarities are normalised with, what makes them a score."""
 
-    runtime: Runtime
+    descriptor: Descriptor
+    device: str
     bank: Bank | None
     calibration: Calibration
 
-    @property
-    def descriptor(self) -> Descriptor:
-        return self.runtime.descriptor
+    @cached_property
+    def runtime(self) -> Runtime:
+        """Opened when it is first asked for: matching embeddings needs none. Raises as `open_runtime` does."""
+        return open_runtime(self.descriptor, self.device)
 
 
 @dataclass(frozen=True)
@@ -98,11 +105,11 @@ class Comparison:
 
 
 def open_descriptor(descriptor: Descriptor, device: str = "auto") -> OpenDescriptor:
-    """Open runtime, bank and calibration; without calibration.json scores are a stated guess (see `neutral`)."""
+    """Open bank and calibration; without calibration.json scores are a stated guess (see `neutral`)."""
     bank = load_bank(descriptor)
     file = descriptor.files.get("calibration")
     calibration = neutral(bank is not None) if file is None else read_calibration(file)
-    return OpenDescriptor(open_runtime(descriptor, device), bank, calibration)
+    return OpenDescriptor(descriptor, device, bank, calibration)
 
 
 def match_images(
@@ -113,19 +120,27 @@ def match_images(
     progress: Progress | None = None,
 ) -> Iterator[QueryResult]:
     """Yield a result for every image, in order. Raises UsageError at once for options that make no sense."""
-    if options.top_k < 1 or options.batch_size < 1:
-        raise UsageError("top_k and batch_size must be at least 1")
-    threshold = threshold_for_precision(opened.calibration, options.precision)
-    progress = progress or Silent()
-    if not opened.calibration.calibrated:
-        progress.note(f"descriptor {opened.descriptor.name} is uncalibrated: its scores are a guess")
-    return _results(images, references, opened, options, threshold, progress)
+    described = describe_images(images, opened, options)
+    return _match(described, references, opened, options, progress or Silent())
+
+
+def match_embeddings(
+    embeddings: Iterable[Image],
+    references: References,
+    opened: OpenDescriptor,
+    options: MatchOptions = MatchOptions(),
+    progress: Progress | None = None,
+) -> Iterator[QueryResult]:
+    """The same for queries that `opened.descriptor` described elsewhere, as `list_query_embeddings` lists them."""
+    described = read_vectors(embeddings, opened.descriptor.dimension, options.batch_size)
+    return _match(described, references, opened, options, progress or Silent())
 
 
 def describe_images(
     images: Iterable[Image], opened: OpenDescriptor, options: MatchOptions = MatchOptions()
-) -> Generator[tuple[Batch, Vectors], None, None]:
-    """Yield batches of images in order, each with the descriptors of those that could be decoded: float32 [ok, d]."""
+) -> Generator[Described, None, None]:
+    """Yield batches of images in order, with the descriptors of those that could be decoded."""
+    runtime = opened.runtime  # what is wrong with it shows now
     batches = load(
         images,
         opened.descriptor.resize,
@@ -133,8 +148,7 @@ def describe_images(
         workers=options.workers or usable_cpus(),
         limits=options.limits,
     )
-    for batch in batches:
-        yield batch, opened.runtime.describe(batch.pixels)
+    return (Described(batch.rows, batch.ok, runtime.describe(batch.pixels)) for batch in batches)
 
 
 def compare_vectors(first: Vectors, second: Vectors, opened: OpenDescriptor, precision: float) -> Comparison:
@@ -170,38 +184,68 @@ def list_queries(queries: Queries) -> Iterator[Image]:
     return _expand(sources) if alone else _distinct(_expand(sources))
 
 
+def list_query_embeddings(queries: EmbeddingQueries, dimension: int) -> Iterator[Image]:
+    """The rows of files of embeddings, or of a float matrix, each id once. Raises UsageError at once for what cannot be
+    read or has another dimension.
+    """
+    if not isinstance(queries, np.ndarray):
+        return _distinct(list_embeddings(list_specs(queries), dimension))
+    if queries.ndim == 2 and queries.shape[1] != dimension:
+        raise UsageError(f"the queries have {queries.shape[1]} dimensions, {dimension} are needed")
+    return array_embeddings(queries)
+
+
+def list_specs(paths: str | Path | Sequence[str | Path]) -> list[str]:
+    """One path or several, as text."""
+    return [str(each) for each in ([paths] if isinstance(paths, str | Path) else paths)]
+
+
+def _match(
+    described: Generator[Described, None, None],
+    references: References,
+    opened: OpenDescriptor,
+    options: MatchOptions,
+    progress: Progress,
+) -> Iterator[QueryResult]:
+    if options.top_k < 1 or options.batch_size < 1:
+        raise UsageError("top_k and batch_size must be at least 1")
+    threshold = threshold_for_precision(opened.calibration, options.precision)
+    if not opened.calibration.calibrated:
+        progress.note(f"descriptor {opened.descriptor.name} is uncalibrated: its scores are a guess")
+    return _results(described, references, opened, options, threshold, progress)
+
+
 def _results(
-    images: Iterable[Image],
+    described: Generator[Described, None, None],
     references: References,
     opened: OpenDescriptor,
     options: MatchOptions,
     threshold: float,
     progress: Progress,
 ) -> Iterator[QueryResult]:
-    with closing(describe_images(images, opened, options)) as described:
-        for batch, vectors in described:
+    with closing(described):
+        for batch in described:
             found = retrieve(
                 references.shards,
-                vectors,
+                batch.vectors,
                 options.top_k,
                 nprobe=references.nprobe or None,
                 candidates=references.candidates,
                 selected=references.selected,
             )
-            yield from _judge(batch, vectors, found, _names(references.shards, found), opened, threshold)
+            yield from _judge(batch, found, _names(references.shards, found), opened, threshold)
             progress.advance(len(batch.rows))
 
 
 def _judge(
-    batch: Batch,
-    vectors: Vectors,
+    batch: Described,
     found: Candidates,
     names: Mapping[tuple[int, int], tuple[str, str]],
     opened: OpenDescriptor,
     threshold: float,
 ) -> Iterator[QueryResult]:
     similarity = np.where(found.row >= 0, found.similarity, 0)  # unused places hold -inf
-    normalised = similarity - background_similarity(vectors, opened.bank)[:, None]
+    normalised = similarity - background_similarity(batch.vectors, opened.bank)[:, None]
     score = opened.calibration.score(similarity, normalised)
     lines = {row: line for line, row in enumerate(batch.ok)}
     for number, row in enumerate(batch.rows):

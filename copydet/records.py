@@ -1,6 +1,6 @@
 """The records that travel between rooms: frozen, plain, picklable."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,6 +55,15 @@ class Batch:
     rows: tuple[ImageRow, ...]
     ok: tuple[int, ...]
     pixels: tuple[Pixels, ...]
+
+
+@dataclass(frozen=True)
+class Described:
+    """Images in source order with their descriptors: `vectors[j]`, float32 [dimension], belongs to `rows[ok[j]]`."""
+
+    rows: Sequence[ImageRow]
+    ok: Sequence[int]
+    vectors: Vectors
 
 
 @dataclass(frozen=True)

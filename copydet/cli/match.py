@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -91,7 +91,7 @@ def command(
         sinks = [results.add, *_open_files(stack, output, report, queries, index_path)]
         index = Index.open(index_path, descriptor=descriptor, device=device)
         progress = stack.enter_context(show("matching", count_images(queries)))
-        chosen = {} if precision is None else {"precision": precision}
+        chosen: dict[str, Any] = {} if precision is None else {"precision": precision}
         found = index.match(
             list(queries),
             top_k=top_k,

@@ -1,16 +1,18 @@
-"""Embeddings that others made: a NumPy matrix with its ids, or a Parquet file with a vector column.
+"""Embeddings that others made, as a source: every row is listed as an image whose bytes are its vector.
 
     vectors.npy              float16, float32 or float64 [n, dimension]; read through a memory map, never unpickled
-    vectors.txt | .parquet   its ids, a line (or row) each; found beside it by name, else the row number is the id
-    vectors.parquet          a list or fixed-size-list column of floats, an id column (as for images), the rest is
-    metadata
+    vectors.txt | .parquet   what its rows are: an id a line, or a table. Found by name beside the matrix; that of
+    metadata/metadata_7.parquet   img_emb/img_emb_7.npy is where clip-retrieval writes it
+    vectors.parquet          a list or fixed-size-list column of floats (if there are several, `embedding`)
 
-Rows stream in blocks, so memory does not grow with the file. A row that cannot be used is reported, never dropped
-silently.
+A row's id is that of an image in a Parquet file: its `__key__`, `key`, `image_id` or `id` column, else the column of
+paths or URLs, else `FILE/ROW`. The columns are metadata, those of vectors and encoded images left out. Rows stream, so
+memory does not grow with the file, and a row that cannot be used still is a row, with a status and a message.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,73 +20,179 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.errors import UsageError
-from copydet.images.names import plain_values
-from copydet.images.parquet_source import ID_COLUMNS, is_parquet
-from copydet.records import Vectors
+from copydet.errors import ImageProblem, UsageError
+from copydet.images.files import Failing, HeldBytes, Reader, is_url
+from copydet.images.names import plain_value, plain_values, readable_name
+from copydet.images.parquet_source import ID_COLUMNS, PATH_COLUMNS, image_columns, is_parquet
+from copydet.images.sources import open_source
+from copydet.records import Described, Image, ImageRow, Vectors
+
+_ROWS = 2048
+# Vectors whose length is 1 up to float16's rounding stay as they are: descriptors that were written to a file and
+# read again are the same numbers.
+_ROUNDING = 2**-11
+
+_Row = tuple[Reader, Mapping[str, object]]  # the way to the vector, and what the table says of it
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """A block of rows in file order. `failed` names the rows left out: (id, why)."""
+def list_embeddings(specs: Sequence[str], dimension: int) -> Iterator[Image]:
+    """The rows of all files in order; `read` gives a row's vector as float32 bytes.
 
-    ids: tuple[str, ...]
-    vectors: Vectors  # float32 [len(ids), dimension], rows of length 1
-    metadata: tuple[Mapping[str, object], ...]
-    failed: tuple[tuple[str, str], ...]
-
-
-def read_embeddings(
-    file: Path, ids: Path | None = None, *, dimension: int | None = None, column: str | None = None, rows: int = 8192
-) -> Iterator[Embeddings]:
-    """Yield the embeddings of `file` in blocks of at most `rows`, L2-normalised.
-
-    `dimension`: what the vectors must have (None: what the first row has). `column`: which Parquet column holds them,
-    where several could. A row with NaN, infinity, only zeros or another length is reported as failed. Raises
-    UsageError for a file that cannot be read, another dimension, or a number of ids that is not the number of rows.
+    Raises UsageError at once for a file that is missing, cannot be read, has another dimension, or has ids for another
+    number of rows.
     """
-    if not file.is_file():
-        raise UsageError(f"no embeddings file {file}")
+    files = [(spec, file) for spec in specs for file in _files(spec)]
+    for _, file in files:
+        _check(file, dimension)
+    return (image for spec, file in files for image in _images(file, readable_name(spec)))
+
+
+def array_embeddings(vectors: NDArray[Any]) -> Iterator[Image]:
+    """The rows of a float matrix in memory, named `queries[0]`, `queries[1]`, ..."""
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise UsageError(f"expected floats [n, dimension], got {vectors.dtype} {list(vectors.shape)}")
+    names = (f"queries[{row}]" for row in range(len(vectors)))
+    return (Image(name, name, "memory", _held(vector)) for name, vector in zip(names, vectors, strict=True))
+
+
+def embedding_dimension(specs: Sequence[str]) -> int:
+    """The dimension of the first vectors. Raises UsageError where there are none."""
+    found = (_dimension_of(file) for spec in specs for file in _files(spec))
+    dimension = next((each for each in found if each), None)
+    if dimension is None:
+        raise UsageError(f"{', '.join(specs)}: no vector tells the dimension; name what made them with --descriptor")
+    return dimension
+
+
+def count_embeddings(specs: Sequence[str]) -> int:
+    """How many rows `list_embeddings` yields, from the headers of the files."""
+    return sum(_count(file) for spec in specs for file in _files(spec))
+
+
+def read_vectors(images: Iterable[Image], dimension: int, batch_size: int = _ROWS) -> Generator[Described, None, None]:
+    """Yield the rows that `list_embeddings` lists in batches, their vectors scaled to length 1. Of a row only its
+    status is known, and a message where it is `unreadable`.
+    """
+    listed = iter(images)
+    while group := list(islice(listed, batch_size)):
+        vectors = np.zeros((len(group), dimension), np.float32)
+        problems = [_fill(line, image) for line, image in zip(vectors, group, strict=True)]
+        rows = [
+            ImageRow(
+                image.image_id,
+                image.uri,
+                image.source,
+                status="unreadable" if problem else "ok",
+                message=problem,
+                metadata=image.metadata,
+            )
+            for image, problem in zip(group, problems, strict=True)
+        ]
+        ok = [number for number, problem in enumerate(problems) if not problem]
+        yield Described(rows, ok, _of_length_1(vectors[ok]))
+
+
+def _fill(line: NDArray[np.float32], image: Image) -> str:
+    """Copy the image's vector to `line`; what is wrong with it, or nothing."""
+    try:
+        vector = np.frombuffer(image.read(), np.float32)
+    except ImageProblem as problem:
+        return problem.message
+    if len(vector) != len(line):
+        return f"the vector has {len(vector)} dimensions, {len(line)} are needed"
+    line[:] = vector
+    if not np.isfinite(line).all():
+        return "the vector holds a number that is not finite"
+    return "" if line.any() else "the vector is zero"
+
+
+def _of_length_1(vectors: Vectors) -> Vectors:
+    length = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
+    return np.where(np.abs(length - 1) < _ROUNDING, vectors, vectors / length).astype(np.float32)
+
+
+def _files(spec: str) -> list[Path]:
+    paths = open_source(spec).paths
+    for path in paths:
+        if is_url(path) or not os.path.isfile(path) or not (is_parquet(path) or path.lower().endswith(".npy")):
+            raise UsageError(
+                f"{readable_name(path)}: embeddings are read from local .npy and .parquet files; name those"
+            )
+    return [Path(path) for path in paths]
+
+
+def _check(file: Path, dimension: int) -> None:
+    if (found := _dimension_of(file)) not in (dimension, None):
+        raise UsageError(f"{file} has {found} dimensions, {dimension} are needed")
+    beside = _beside(file)
+    if beside is not None and _count(beside) != _count(file):
+        raise UsageError(f"{beside} names {_count(beside):,} rows, {file} has {_count(file):,}")
+
+
+def _dimension_of(file: Path) -> int | None:
+    """None where no row tells it. A few rows of another length don't matter."""
+    if not is_parquet(file.name):
+        return int(_open_matrix(file).shape[1])
+    column = _vector_column(file)
+    first = next(_record_batches(file, [column], 64), None)
+    lengths = _lengths(first.column(column)) if first is not None else np.empty(0, np.int64)
+    lengths = lengths[lengths > 0]
+    return int(np.bincount(lengths).argmax()) if len(lengths) else None
+
+
+def _count(file: Path) -> int:
     if is_parquet(file.name):
-        if ids is not None:
-            raise UsageError(f"{file} holds its own ids; {ids} is not needed")
-        return _from_parquet(file, dimension, column, rows)
-    if file.suffix.lower() == ".npy":
-        return _from_npy(file, ids or _ids_beside(file), dimension, rows)
-    raise UsageError(f"{file}: embeddings are read from .npy and .parquet files")
+        with _open_parquet(file) as opened:
+            return int(opened.metadata.num_rows)
+    return len(_open_matrix(file)) if file.suffix.lower() == ".npy" else sum(1 for _ in _lines(file))
 
 
-def _ids_beside(file: Path) -> Path | None:
-    beside = (file.with_suffix(suffix) for suffix in (".txt", ".parquet"))
-    return next((path for path in beside if path.is_file()), None)
+def _images(file: Path, source: str) -> Iterator[Image]:
+    where = readable_name(str(file.absolute()))
+    for number, (reader, row) in enumerate(_parquet_rows(file) if is_parquet(file.name) else _npy_rows(file)):
+        named = (row.get(name) for name in (*ID_COLUMNS, *PATH_COLUMNS))
+        image_id = next((value for value in named if value not in (None, "")), f"{readable_name(file.stem)}/{number}")
+        # Where the image itself is, the page can show it.
+        paths = (value for name in PATH_COLUMNS if isinstance(value := row.get(name), str))
+        uri = next((path for path in paths if is_url(path) or path.startswith("/")), None)
+        uri = f"{where}#row={number}" if uri is None else readable_name(uri)
+        yield Image(str(plain_value(image_id)), uri, source, reader, plain_values(row))
 
 
-def _from_npy(file: Path, ids_file: Path | None, dimension: int | None, rows: int) -> Iterator[Embeddings]:
+def _npy_rows(file: Path) -> Iterator[_Row]:
+    matrix, beside = _open_matrix(file), _beside(file)
+    rows: Iterator[Mapping[str, object]] = ({} for _ in range(len(matrix)))
+    if beside is not None:
+        rows = _table_rows(beside) if is_parquet(beside.name) else ({"id": line} for line in _lines(beside))
+    return ((_held(vector), row) for vector, row in zip(matrix, rows, strict=True))
+
+
+def _open_matrix(file: Path) -> NDArray[Any]:
     try:
         matrix = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"cannot read {file} as a NumPy matrix: {error}") from None
-    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+    if matrix.ndim != 2 or matrix.dtype.kind != "f" or not matrix.shape[1]:
         raise UsageError(f"{file}: expected floats [n, dimension], got {matrix.dtype} {list(matrix.shape)}")
-    if dimension is not None and matrix.shape[1] != dimension:
-        raise UsageError(f"{file} has {matrix.shape[1]} dimensions, {dimension} are needed")
-    ids = _read_ids(ids_file) if ids_file is not None else (str(row) for row in range(len(matrix)))
-    for start in range(0, len(matrix), rows):
-        block = np.asarray(matrix[start : start + rows], np.float32)
-        names = list(islice(ids, len(block)))
-        if len(names) < len(block):
-            raise UsageError(f"{ids_file} names {start + len(names):,} rows, {file} has {len(matrix):,}")
-        yield _checked(names, block, [{}] * len(block), [])
-    if next(ids, None) is not None:
-        raise UsageError(f"{ids_file} names more rows than the {len(matrix):,} of {file}")
+    return np.asarray(matrix)
 
 
-def _read_ids(file: Path) -> Iterator[str]:
+def _held(vector: NDArray[Any]) -> HeldBytes:
+    with np.errstate(over="ignore"):
+        return HeldBytes(vector.astype(np.float32).tobytes())
+
+
+def _beside(file: Path) -> Path | None:
+    """The file that says what the rows of a matrix are."""
     if is_parquet(file.name):
-        for batch in _record_batches(file, 8192):
-            name = _id_column(batch.schema) or batch.schema.names[0]
-            yield from (str(value) for value in batch.column(name).to_pylist())
-        return
+        return None
+    beside = [file.with_suffix(".txt"), file.with_suffix(".parquet")]
+    if file.parent.name == "img_emb":
+        beside.append(file.parent.parent / "metadata" / f"{file.stem.replace('img_emb', 'metadata')}.parquet")
+    return next((path for path in beside if path.is_file()), None)
+
+
+def _lines(file: Path) -> Iterator[str]:
     try:
         with file.open(encoding="utf-8") as lines:
             yield from (line.rstrip("\r\n") for line in lines)
@@ -92,62 +200,29 @@ def _read_ids(file: Path) -> Iterator[str]:
         raise UsageError(f"cannot read the ids in {file}: {error}") from None
 
 
-def _from_parquet(file: Path, dimension: int | None, column: str | None, rows: int) -> Iterator[Embeddings]:
-    done = 0
-    for batch in _record_batches(file, rows):
-        name = _vector_column(file, batch.schema, column)
-        named_by = _id_column(batch.schema)
-        others = batch.select([c for c in batch.schema.names if c not in (name, named_by)])
-        metadata = [plain_values(row) for row in others.to_pylist()] if others.num_columns else [{}] * batch.num_rows
-        ids = [str(v) for v in batch.column(named_by).to_pylist()] if named_by else _numbers(done, batch.num_rows)
-        done += batch.num_rows
-        lengths = _lengths(batch.column(name))
-        if dimension is None and (lengths > 0).any():
-            dimension = int(lengths[lengths > 0][0])
-        fits = lengths == (dimension or -1)
-        failed = [(ids[i], _length_problem(int(lengths[i]), dimension)) for i in np.flatnonzero(~fits).tolist()]
-        kept = np.flatnonzero(fits).tolist()
-        vectors = _matrix(batch.column(name), fits, dimension or 0)
-        yield _checked([ids[i] for i in kept], vectors, [metadata[i] for i in kept], failed)
+def _parquet_rows(file: Path) -> Iterator[_Row]:
+    column = _vector_column(file)
+    vectors = (batch.column(column) for batch in _record_batches(file, [column], _ROWS))
+    return zip((reader for each in vectors for reader in _readers(each)), _table_rows(file), strict=True)
 
 
-def _numbers(start: int, count: int) -> list[str]:
-    return [str(row) for row in range(start, start + count)]
+def _table_rows(file: Path) -> Iterator[Mapping[str, object]]:
+    """What a table says of each row, its vectors and encoded images left out."""
+    with _open_parquet(file) as opened:
+        schema, count = opened.schema_arrow, opened.metadata.num_rows
+    left_out = {name for name in image_columns(schema) if "string" not in str(schema.field(name).type)}
+    names = [field.name for field in schema if field.name not in left_out and not _holds_vectors(field.type)]
+    if not names:
+        return ({} for _ in range(count))
+    return (row for batch in _record_batches(file, names, _ROWS) for row in batch.to_pylist())
 
 
-def _length_problem(length: int, dimension: int | None) -> str:
-    return "no vector" if length < 1 else f"the vector has {length} dimensions, {dimension} are needed"
-
-
-def _record_batches(file: Path, rows: int) -> Iterator[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as opened:
-            yield from opened.iter_batches(batch_size=rows)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"cannot read {file}: {error}") from None
-
-
-def _id_column(schema: Any) -> str | None:
-    return next((name for name in ID_COLUMNS if name in schema.names), None)
-
-
-def _vector_column(file: Path, schema: Any, column: str | None) -> str:
-    import pyarrow as pa
-
-    def holds_vectors(kind: Any) -> bool:
-        types = pa.types
-        is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        return bool(is_list and types.is_floating(kind.value_type))
-
-    possible = [field.name for field in schema if holds_vectors(field.type)]
-    if column is not None and column not in possible:
-        raise UsageError(f"{file} has no column '{column}' of float lists; it has: {', '.join(possible) or 'none'}")
-    if column is None and len(possible) != 1:
-        raise UsageError(f"{file}: expected one column of float lists, found {', '.join(possible) or 'none'}")
-    return column or str(possible[0])
+def _readers(column: Any) -> Iterator[Reader]:
+    """The way to each row's vector; numbers that are null become NaN."""
+    lengths = _lengths(column)
+    numbers = column.flatten().to_numpy(zero_copy_only=False)
+    for length, end in zip(lengths.tolist(), np.cumsum(np.maximum(lengths, 0)).tolist(), strict=True):
+        yield _held(numbers[end - length : end]) if length > 0 else Failing("unreadable", "no vector")
 
 
 def _lengths(column: Any) -> NDArray[np.int64]:
@@ -158,25 +233,39 @@ def _lengths(column: Any) -> NDArray[np.int64]:
     return lengths.astype(np.int64)
 
 
-def _matrix(column: Any, fits: NDArray[np.bool_], dimension: int) -> Vectors:
+def _record_batches(file: Path, columns: Sequence[str], rows: int) -> Iterator[Any]:
+    with _open_parquet(file) as opened:
+        yield from opened.iter_batches(batch_size=rows, columns=columns)
+
+
+@contextmanager
+def _open_parquet(file: Path) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file, buffer_size=1 << 20) as opened:  # without buffers it holds whole columns of a group
+            yield opened
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"cannot read {file}: {' '.join(str(error).split())}") from None
+
+
+def _holds_vectors(kind: Any) -> bool:
     import pyarrow as pa
 
-    flat = column.filter(pa.array(fits)).flatten().to_numpy(zero_copy_only=False)  # null numbers become NaN
-    return np.asarray(flat, np.float32).reshape(-1, dimension) if dimension else np.empty((0, 0), np.float32)
+    types = pa.types
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(is_list and types.is_floating(kind.value_type))
 
 
-def _checked(
-    ids: Sequence[str], vectors: Vectors, metadata: Sequence[Mapping[str, object]], failed: Sequence[tuple[str, str]]
-) -> Embeddings:
-    """Normalise, and move rows without a direction to `failed`."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-    usable = np.isfinite(lengths) & (lengths > 0)
-    unusable = [(ids[i], _why_unusable(vectors[i])) for i in np.flatnonzero(~usable).tolist()]
-    kept = np.flatnonzero(usable).tolist()
-    unit = (vectors[kept] / lengths[kept, None]).astype(np.float32)
-    return Embeddings(tuple(ids[i] for i in kept), unit, tuple(metadata[i] for i in kept), (*failed, *unusable))
-
-
-def _why_unusable(vector: NDArray[np.float32]) -> str:
-    return "the vector is zero" if np.isfinite(vector).all() else "the vector holds a number that is not finite"
+def _vector_column(file: Path) -> str:
+    with _open_parquet(file) as opened:
+        possible = [field.name for field in opened.schema_arrow if _holds_vectors(field.type)]
+    if len(possible) == 1:
+        return str(possible[0])
+    if "embedding" in possible:  # as autofaiss calls it
+        return "embedding"
+    raise UsageError(
+        f"{file}: expected one column of float lists, or one of them called embedding; found: "
+        f"{', '.join(possible) or 'none'}"
+    )

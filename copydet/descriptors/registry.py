@@ -12,6 +12,7 @@ The shipped ones are the folders of copydet/descriptors/weights/.
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,7 @@ FILES = {
     "background": "background.safetensors",
     "calibration": "calibration.json",
 }
+_EXTERNAL = re.compile(r"external-([1-9][0-9]{0,4})")
 _FIELDS = {"name", "network", "dimension", "mean", "std", "resize"}
 
 
@@ -59,14 +61,16 @@ def describe_names() -> list[str]:
 
 
 def load_descriptor(name_or_path: str = "small", *, may_run_code: bool = True) -> Descriptor:
-    """Find a descriptor: a shipped name, a descriptor folder, or a published SSCD checkpoint (see sscd.py for its
-    options).
+    """Find a descriptor: a shipped name, a descriptor folder, a published SSCD checkpoint (see sscd.py for its
+    options), or `external-512`: whatever made embeddings of 512 dimensions.
 
     TorchScript files run code when they are loaded. `may_run_code=False` refuses them: for names that come from a file
     (the snapshot of an index) and not from the user. Raises UsageError for what cannot be found or read.
     """
     if name_or_path in describe_names():
         return read_folder(SHIPPED / name_or_path, name_or_path)
+    if external := _EXTERNAL.fullmatch(name_or_path):
+        return _external(int(external[1]))
     from copydet.descriptors import sscd
 
     path, size = sscd.split_size(name_or_path)
@@ -78,6 +82,21 @@ def load_descriptor(name_or_path: str = "small", *, may_run_code: bool = True) -
     raise UsageError(
         f"no descriptor '{name_or_path}': not a shipped one ({shipped}), a descriptor folder, or a checkpoint file"
     )
+
+
+def external_name(dimension: int) -> str:
+    """The name under which embeddings are indexed when nobody says what made them."""
+    return f"external-{dimension}"
+
+
+def is_external(name: str) -> bool:
+    return _EXTERNAL.fullmatch(name) is not None
+
+
+def _external(dimension: int) -> Descriptor:
+    name = external_name(dimension)
+    digest = xxhash.xxh3_128_hexdigest(name.encode())
+    return Descriptor(name, digest, dimension, Resize("none"), (0, 0, 0), (1, 1, 1), "none")
 
 
 def read_folder(folder: Path, name: str) -> Descriptor:

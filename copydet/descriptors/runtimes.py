@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from copydet.descriptors.devices import cuda_problem, has_nvidia_driver
-from copydet.descriptors.registry import Descriptor
+from copydet.descriptors.registry import Descriptor, is_external
 from copydet.errors import MissingPackage, UsageError
 from copydet.records import Pixels, Vectors
 
@@ -34,8 +34,13 @@ def open_runtime(descriptor: Descriptor, device: str = "auto", *, threads: int |
     """Open `device`: auto | cpu (OpenVINO, else torch) | openvino | torch (on the CPU) | cuda | cuda:N.
 
     `threads` is the number of CPU threads (default: the CPUs this process may use). Raises UsageError when the device
-    does not work, MissingPackage when its package is not installed.
+    does not work or the descriptor is external, MissingPackage when its package is not installed.
     """
+    if is_external(descriptor.name):
+        raise UsageError(
+            f"{descriptor.name} stands for what made embeddings elsewhere and can't describe images: give embeddings "
+            "(--embeddings), or index them again with the --descriptor that made them"
+        )
     if device == "auto":
         device = "cuda" if _has("torch") and has_nvidia_driver() and cuda_problem("cuda") is None else "cpu"
     if device == "cpu":

@@ -42,7 +42,7 @@ class MemoryPlan:
 def memory_plan(max_memory: int | None, workers: int, limits: Limits) -> MemoryPlan:
     """Divide `max_memory` bytes (None: half of the memory that this machine or container has) over the parts.
 
-    Decoding counts one ordinary photo for each worker and one image as large as `limits` allow.
+    Decoding counts one ordinary photo for each worker (0: nothing is decoded) and one image as large as `limits` allow.
     Raises UsageError with the least amount when it is too little.
     """
     given = max_memory if max_memory is not None else total_memory() // 2
@@ -56,11 +56,9 @@ def memory_plan(max_memory: int | None, workers: int, limits: Limits) -> MemoryP
         )
     queue = min(_MOST_QUEUE, given - process - decode)
     plan = MemoryPlan(given, process, decode, queue, given - process, workers, "")
-    text = (
-        f"memory: {given / MIB:,.0f} MiB at most: {process / MIB:,.0f} for the program, "
-        f"{decode / MIB:,.0f} for decoding with {workers} threads, "
-        f"{queue / MIB:,.0f} for images that wait"
-    )
+    text = f"memory: {given / MIB:,.0f} MiB at most: {process / MIB:,.0f} for the program"
+    if workers:
+        text += f", {decode / MIB:,.0f} for decoding with {workers} threads, {queue / MIB:,.0f} for images that wait"
     return MemoryPlan(**{**plan.__dict__, "text": text})
 
 

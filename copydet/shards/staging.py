@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from copydet.errors import CopydetError, UsageError
 from copydet.progress import Progress
-from copydet.records import Image, ImageRow, StoredVectors, Vectors
+from copydet.records import Described, Image, ImageRow, StoredVectors, Vectors
 from copydet.shards.metadata import clean_text, rows_table
 from copydet.shards.shard import map_descriptors
 from copydet.store import atomic
@@ -57,15 +57,6 @@ class Chunk:
     def vectors(self, dimension: int) -> StoredVectors:
         """float16 [described, dimension], mapped: descriptors of the rows with status ok, in their order."""
         return map_descriptors(self.vectors_path, dimension)
-
-
-@dataclass(frozen=True)
-class Described:
-    """Images in source order with their descriptors: `vectors[j]`, float32 [dimension], belongs to `rows[ok[j]]`."""
-
-    rows: Sequence[ImageRow]
-    ok: Sequence[int]
-    vectors: Vectors
 
 
 def start_plan(building: Path, plan: Mapping[str, Any], base: int) -> None:
