@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from copydet.records import StoredVectors, Vectors
 from copydet.search.retrieve import retrieve
-from copydet.shards.quantiser import SEED, check_factory, empty_codes, train_quantiser
+from copydet.shards.quantiser import SEED, check_factory, make_codes, train_quantiser
 from copydet.shards.recipe import Recipe
 
 
@@ -30,7 +30,8 @@ def search_with_recipe(
     stored = references.astype(np.float16)
     starts = range(0, max(len(stored), 1), recipe.shard_images)
     trained = _train(recipe, stored, min(len(stored), recipe.shard_images))
-    shards = [_encode(trained, stored[start : start + recipe.shard_images]) for start in starts]
+    parts = (stored[start : start + recipe.shard_images] for start in starts)
+    shards = [_Shard(make_codes(trained, part), part) for part in parts]
     found = retrieve(shards, queries, k, nprobe=recipe.nprobe or None, candidates=recipe.candidates or k)
     rows = np.where(found.row < 0, -1, found.row + found.shard.astype(np.int64) * recipe.shard_images)
     return rows, found.similarity
@@ -45,9 +46,3 @@ def _train(recipe: Recipe, stored: StoredVectors, shard_images: int) -> NDArray[
         return None
     chosen = np.sort(np.random.default_rng(SEED).choice(len(stored), available, replace=False))
     return train_quantiser(factory, stored[chosen].astype(np.float32))
-
-
-def _encode(trained: NDArray[np.uint8] | None, stored: StoredVectors) -> _Shard:
-    codes = empty_codes(trained, stored.shape[1])
-    codes.add(stored.astype(np.float32))
-    return _Shard(codes, stored)

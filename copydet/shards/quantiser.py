@@ -69,14 +69,22 @@ def write_codes(path: Path, trained: NDArray[np.uint8] | None, vectors: StoredVe
 
     Vectors are read in blocks; memory is that of the codes, and nothing worth naming for exact ones.
     """
-    blocks = (vectors[start : start + _BLOCK].astype(np.float32) for start in range(0, len(vectors), _BLOCK))
     if trained is None:
-        _write_exact(path, blocks, *vectors.shape)
-        return
-    index = faiss.deserialize_index(trained)
-    for block in blocks:
+        _write_exact(path, _blocks(vectors), *vectors.shape)
+    else:
+        faiss.write_index(make_codes(trained, vectors), str(path))
+
+
+def make_codes(trained: NDArray[np.uint8] | None, vectors: StoredVectors) -> Any:
+    """The FAISS index of `vectors`, float16 [n, dimension], in memory: from the quantiser, or exact without one."""
+    index = faiss.IndexFlatIP(vectors.shape[1]) if trained is None else faiss.deserialize_index(trained)
+    for block in _blocks(vectors):
         index.add(block)
-    faiss.write_index(index, str(path))
+    return index
+
+
+def _blocks(vectors: StoredVectors) -> Iterator[Vectors]:
+    return (vectors[start : start + _BLOCK].astype(np.float32) for start in range(0, len(vectors), _BLOCK))
 
 
 def _write_exact(path: Path, blocks: Iterator[Vectors], count: int, dimension: int) -> None:
