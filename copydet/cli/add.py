@@ -8,7 +8,9 @@ from copydet.cli.console import SKIPPED, if_interrupted, quote
 from copydet.cli.contents import report_written
 from copydet.cli.options import (
     BYTE_SIZE,
+    count_listed,
     device_option,
+    embeddings_option,
     index_option,
     json_option,
     limit_options,
@@ -23,6 +25,7 @@ from copydet.cli.options import (
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @index_option(must_exist=True)
 @moved_descriptor_option
+@embeddings_option
 @device_option
 @click.option("--max-memory", metavar="SIZE", type=BYTE_SIZE, help="Use at most this much. [default: half of all]")
 @workers_option
@@ -33,6 +36,7 @@ def command(
     sources: tuple[str, ...],
     index_path: Path,
     descriptor: str | None,
+    embeddings: bool,
     device: str,
     max_memory: int | None,
     workers: int | None,
@@ -44,22 +48,23 @@ def command(
     """Add images to an index without building it again.
 
     They become new shards, described as the rest of the index was. An image whose id is in the index already becomes a
-    row with the status duplicate_id. Whoever reads the index meanwhile keeps what he has opened.
+    row with the status duplicate_id. Whoever reads the index meanwhile keeps what he has opened. With --embeddings a
+    SOURCE is a file of vectors that the index's descriptor made elsewhere.
 
     \b
     Example:
       copydet add more/ --index photos.index
     """
-    from copydet.images.sources import count_images
     from copydet.index import Index
     from copydet.progress import show
 
     kept = f"finished chunks stay in {quote(index_path / 'building')}; the same command goes on from there"
-    with if_interrupted(kept), show("adding", count_images(sources)) as progress:
+    with if_interrupted(kept), show("adding", count_listed(sources, embeddings)) as progress:
         index = Index.open(index_path, descriptor=descriptor, device=device)
         before = {shard.name for shard in index.snapshot.shards}
         index.add(
             list(sources),
+            embeddings=embeddings,
             max_memory=max_memory,
             workers=workers,
             limits=limits(max_bytes, max_pixels),

@@ -68,7 +68,15 @@ def report_written(index: "Index", shards: Sequence["ShardEntry"], as_json: bool
             f"copydet inspect --index {quote(index.path)} --failed"
         )
     if info.statuses.get("ok", 0):
-        say_next(f"copydet match QUERIES --index {quote(index.path)} --output matches.csv --report matches.html")
+        queries = queries_for(info.descriptor)
+        say_next(f"copydet match {queries} --index {quote(index.path)} --output matches.csv --report matches.html")
     else:
         say_next(f"the index holds nothing to search yet: copydet add SOURCE --index {quote(index.path)}")
     return skipped.total()
+
+
+def queries_for(descriptor: str) -> str:
+    """The queries of `copydet match` for an index of this descriptor, as the user is to type them."""
+    from copydet.descriptors.registry import is_external
+
+    return "QUERIES.npy --embeddings" if is_external(descriptor) else "QUERIES"

@@ -8,7 +8,9 @@ from copydet.cli.console import SKIPPED, if_interrupted, quote
 from copydet.cli.contents import report_written
 from copydet.cli.options import (
     BYTE_SIZE,
+    count_listed,
     device_option,
+    embeddings_option,
     index_option,
     json_option,
     limit_options,
@@ -31,10 +33,10 @@ from copydet.cli.options import (
 @click.option(
     "--descriptor",
     metavar="NAME|FILE",
-    default="small",
-    show_default=True,
-    help="What describes the images: a shipped name, a descriptor folder, or an SSCD checkpoint.",
+    help="What describes the images: a shipped name, a descriptor folder, or an SSCD checkpoint. [default: small] "
+    "With --embeddings: what made them. [default: not at hand]",
 )
+@embeddings_option
 @device_option
 @click.option(
     "--engine",
@@ -52,7 +54,8 @@ def command(
     sources: tuple[str, ...],
     index_path: Path,
     recipe: str,
-    descriptor: str,
+    descriptor: str | None,
+    embeddings: bool,
     device: str,
     engine: str,
     max_memory: int | None,
@@ -68,19 +71,23 @@ def command(
     paths, or a URL of any of these. Every image that a source lists gets a row; one that can't be read gets a status
     and a message instead of a descriptor. An interrupted run goes on where it stopped when the same command is given.
 
+    With --embeddings a SOURCE is a matrix of vectors (.npy; ids or columns in a .txt or .parquet beside it) or a
+    Parquet file with a column of them. Name the --descriptor that made them to be able to match images, too.
+
     \b
     Example:
       copydet index photos/ --index photos.index
+      copydet index vectors.npy --embeddings --index vectors.index
     """
-    from copydet.images.sources import count_images
     from copydet.index import Index
     from copydet.progress import show
 
     kept = f"finished chunks stay in {quote(index_path / 'building')}; the same command goes on from there"
-    with if_interrupted(kept), show("indexing", count_images(sources)) as progress:
+    with if_interrupted(kept), show("indexing", count_listed(sources, embeddings)) as progress:
         index = Index.build(
             list(sources),
             index_path,
+            embeddings=embeddings,
             descriptor=descriptor,
             recipe=recipe,
             device=device,

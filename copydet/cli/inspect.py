@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from copydet.cli.console import by_status, print_json, print_table, printable, quote, say, say_next, size
-from copydet.cli.contents import failed_images
+from copydet.cli.contents import failed_images, queries_for
 from copydet.cli.options import index_option, json_option
 
 if TYPE_CHECKING:
@@ -127,4 +127,5 @@ def _list_failed(index: Path, snapshot: "Snapshot", as_json: bool) -> None:
 def _advice(info: "IndexInfo") -> str:
     if info.statuses.get("ok", 0) < info.images:
         return f"copydet inspect --index {quote(info.path)} --failed lists the images that could not be described"
-    return f"copydet match QUERIES --index {quote(info.path)} --output matches.csv --report matches.html"
+    queries = queries_for(info.descriptor)
+    return f"copydet match {queries} --index {quote(info.path)} --output matches.csv --report matches.html"

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from copydet.cli.console import SKIPPED, by_status, count, if_interrupted, print_json, print_table, quote, say, say_next
+from copydet.cli.contents import queries_for
 from copydet.cli.options import (
+    count_listed,
     device_option,
+    embeddings_option,
     index_option,
     json_option,
     limit_options,
@@ -51,6 +54,7 @@ Sink = Callable[["QueryResult"], None]
     help="How many of the matches must be right: sets the score from which on a pair is called one. [default: 0.9]",
 )
 @moved_descriptor_option
+@embeddings_option
 @device_option
 @workers_option
 @limit_options
@@ -65,6 +69,7 @@ def command(
     top_k: int,
     precision: float | None,
     descriptor: str | None,
+    embeddings: bool,
     device: str,
     workers: int | None,
     max_bytes: int | None,
@@ -75,14 +80,14 @@ def command(
     """Find what queries were copied from.
 
     A QUERY is an image, or any source that `copydet index` takes. For each query the best references of the index are
-    proposed with a score, the probability that it is a copy, and a verdict.
+    proposed with a score, the probability that it is a copy, and a verdict. With --embeddings a QUERY is a file of
+    vectors that the index's descriptor made elsewhere.
 
     \b
     Example:
       copydet match suspect.jpg --index photos.index
       copydet match suspects/ --index photos.index --output matches.csv --report matches.html
     """
-    from copydet.images.sources import count_images
     from copydet.index import Index
     from copydet.progress import show
 
@@ -90,10 +95,11 @@ def command(
     with if_interrupted(_not_written(output, report)), ExitStack() as stack:
         sinks = [results.add, *_open_files(stack, output, report, queries, index_path)]
         index = Index.open(index_path, descriptor=descriptor, device=device)
-        progress = stack.enter_context(show("matching", count_images(queries)))
+        progress = stack.enter_context(show("matching", count_listed(queries, embeddings)))
         chosen: dict[str, Any] = {} if precision is None else {"precision": precision}
         found = index.match(
             list(queries),
+            embeddings=embeddings,
             top_k=top_k,
             where=where,
             workers=workers,
@@ -102,7 +108,7 @@ def command(
             **chosen,
         )
         _pass_on(found, sinks)
-    results.report(output, report, index_path, as_json)
+    results.report(output, report, queries_for(index.snapshot.descriptor.name), index_path, as_json)
     return SKIPPED if strict and results.skipped else 0
 
 
@@ -158,7 +164,7 @@ class Results:
         self.matches += len(matches)
         self.shown += matches[: ROWS_SHOWN - len(self.shown)]
 
-    def report(self, output: Path | None, report: Path | None, index: Path, as_json: bool) -> None:
+    def report(self, output: Path | None, report: Path | None, again: str, index: Path, as_json: bool) -> None:
         if as_json:
             print_json(self._summary(output, report))
             return
@@ -170,7 +176,7 @@ class Results:
             f"{self.skipped.total():,} skipped" + (f" ({by_status(self.skipped)})" if self.skipped else "")
         )
         self._say_skipped(output)
-        say_next(self._advice(output, report, index))
+        say_next(self._advice(report, again, index))
 
     def _summary(self, output: Path | None, report: Path | None) -> dict[str, object]:
         return {
@@ -206,10 +212,10 @@ class Results:
         if left := self.skipped.total() - len(self.failed):
             say(f"  ... and {left:,} more: --output matches.csv lists them all")
 
-    def _advice(self, output: Path | None, report: Path | None, index: Path) -> str:
+    def _advice(self, report: Path | None, again: str, index: Path) -> str:
         if not self.queries:
             return "the sources list no images; name a folder or a file that holds some"
         if report is not None:
             return f"open {quote(report)} in a browser and look at the matches"
-        again = f"copydet match QUERIES --index {quote(index)} --report matches.html"
-        return f"{again} makes a page that shows queries beside their references"
+        command = f"copydet match {again} --index {quote(index)} --report matches.html"
+        return f"{command} makes a page that shows queries beside their references"

@@ -1,7 +1,7 @@
 """Options that several commands share, so that they read the same everywhere."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,9 @@ device_option = click.option(
 moved_descriptor_option = click.option(
     "--descriptor", metavar="NAME|FILE", help="Where the index's descriptor is, when it has moved."
 )
+embeddings_option = click.option(
+    "--embeddings", is_flag=True, help="What is named are files of embeddings made elsewhere: .npy, or Parquet."
+)
 strict_option = click.option("--strict", is_flag=True, help="Exit with 3 when an image had to be skipped.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON to stdout.")
 workers_option = click.option(
@@ -70,6 +73,14 @@ def limit_options(command: Command) -> Command:
         text = f"Skip images of more {what}, as too_large. [default: {'250M' if what == 'pixels' else '256MiB'}]"
         command = click.option(name, metavar="SIZE", type=BYTE_SIZE, help=text)(command)
     return command
+
+
+def count_listed(specs: Sequence[str], embeddings: bool) -> int | None:
+    """How many images or embeddings `specs` list, where that is cheap to know."""
+    from copydet.descriptors.embeddings import count_embeddings
+    from copydet.images.sources import count_images
+
+    return count_embeddings(specs) if embeddings else count_images(specs)
 
 
 def limits(max_bytes: int | None, max_pixels: int | None) -> "Limits":

@@ -31,6 +31,7 @@ _ROWS = 2048
 # Vectors whose length is 1 up to float16's rounding stay as they are: descriptors that were written to a file and
 # read again are the same numbers.
 _ROUNDING = 2**-11
+_TEXT = ("string", "large_string", "string_view")
 
 _Row = tuple[Reader, Mapping[str, object]]  # the way to the vector, and what the table says of it
 
@@ -210,7 +211,7 @@ def _table_rows(file: Path) -> Iterator[Mapping[str, object]]:
     """What a table says of each row, its vectors and encoded images left out."""
     with _open_parquet(file) as opened:
         schema, count = opened.schema_arrow, opened.metadata.num_rows
-    left_out = {name for name in image_columns(schema) if "string" not in str(schema.field(name).type)}
+    left_out = {name for name in image_columns(schema) if str(schema.field(name).type) not in _TEXT}
     names = [field.name for field in schema if field.name not in left_out and not _holds_vectors(field.type)]
     if not names:
         return ({} for _ in range(count))
