@@ -333,9 +333,10 @@ def _finish_committed(job: _Job, current: Snapshot) -> Snapshot:
 
 
 def _finish(building: Path) -> None:
-    # The plan goes first: what is left after a crash here is then no unfinished run.
-    atomic.remove(building / "plan.json")
-    atomic.remove(building)
+    # Renamed first: a crash while it is deleted leaves no half of a run to resume.
+    rest = building.with_name(f".building.tmp-{os.getpid()}")
+    atomic.replace(building, rest)
+    atomic.remove(rest)
 
 
 def _history(job: _Job, base: Snapshot, chunks: Sequence[Chunk]) -> str:
@@ -360,6 +361,7 @@ def _check_sources(job: _Job) -> None:
 def _check_folder(index: Path) -> None:
     if index.exists() and not index.is_dir():
         raise UsageError(f"{index} is a file; name a folder for the index")
-    strange = sorted(path.name for path in index.glob("*") if path.name not in snapshots.OWN_NAMES)
+    names = {path.name for path in index.glob("*")} - {path.name for path in index.glob(".*.tmp-*")}
+    strange = sorted(names - snapshots.OWN_NAMES)
     if strange:
         raise UsageError(f"{index} holds other files ({strange[0]}); name a new folder for the index")

@@ -63,6 +63,8 @@ def start_plan(building: Path, plan: Mapping[str, Any], base: int) -> None:
     """Note what is being built on top of snapshot `base` (0: on nothing). Staged chunks belong to their plan: raises
     UsageError, naming the first difference and what to do, when there are chunks of another."""
     before, wanted = read_plan(building), json.loads(json.dumps(plan))
+    if not before:
+        atomic.remove(building)
     if before and (building / "chunk-000000.parquet").exists():
         for key in wanted:
             if before.get(key) != wanted[key]:

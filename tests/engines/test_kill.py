@@ -44,7 +44,7 @@ def ended(command: str, index: Path, photos: Path, kill_after: float | None) -> 
     """Run; whether the work is done. A process killed after its very last step has nothing left to resume."""
     took = run(command, index, photos, kill_after)
     committed = number_of(index) == {"build": 1, "add": 2}[command]
-    return took is not None or (committed and not (index / "building" / "plan.json").exists())
+    return took is not None or (committed and not (index / "building").exists())
 
 
 def number_of(index: Path) -> int:

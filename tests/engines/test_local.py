@@ -72,7 +72,9 @@ def ids_of(index: Path) -> list[str]:
 def contents(index: Path) -> dict[str, bytes]:
     """Every committed file; of Parquet all but the time of indexing, of the snapshot all but the time and hashes."""
     found = {}
-    for path in sorted(p for p in index.rglob("*") if p.is_file() and p.name not in ("lock", "CURRENT")):
+    for path in sorted(
+        p for p in index.rglob("*") if p.is_file() and p.name not in ("lock", "CURRENT") and ".tmp-" not in str(p)
+    ):
         if path.suffix == ".parquet":
             table = pq.read_table(path)
             if "indexed_at" in table.column_names:
