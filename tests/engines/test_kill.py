@@ -65,9 +65,9 @@ def test_indexing_killed_at_random_instants_ends_like_an_undisturbed_run(tmp_pat
     assert seconds
     rng, kills = random.Random(5), 0
     rounds = itertools.count()
-    while kills < 8:
+    while kills < 6:
         index = tmp_path / f"killed{next(rounds)}"
-        while not ended("build", index, photos, rng.uniform(0, seconds) if kills < 8 else None):
+        while not ended("build", index, photos, rng.uniform(0, 0.7 * seconds) if kills < 6 else None):
             kills += 1
             assert number_of(index) in (0, 1)
         assert contents(index) == contents(tmp_path / "whole")
@@ -87,7 +87,7 @@ def test_adding_killed_at_random_instants_keeps_the_old_index_readable_and_ends_
     while kills < 6:
         index = tmp_path / f"killed{next(rounds)}"
         shutil.copytree(tmp_path / "before", index)
-        while not ended("add", index, more, rng.uniform(0, seconds) if kills < 6 else None):
+        while not ended("add", index, more, rng.uniform(0, 0.7 * seconds) if kills < 6 else None):
             kills += 1
             assert number_of(index) in (1, 2)
         assert number_of(index) == 2

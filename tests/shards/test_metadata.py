@@ -95,7 +95,7 @@ VALUES = st.recursive(
 METADATA = st.lists(st.dictionaries(st.text(max_size=4) | st.just("width"), VALUES, max_size=4), min_size=1, max_size=4)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(chunks=st.lists(METADATA, min_size=1, max_size=3))
 def test_any_metadata_can_be_stored_and_read_by_duckdb(
     chunks: list[list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
