@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_descriptor
 from safetensors.numpy import load_file, save_file
 
 from copydet.descriptors.background import load_bank
 from copydet.descriptors.registry import Descriptor, describe_names, load_descriptor
 from copydet.errors import UsageError
 from copydet.images.resize import Resize
+from tests.descriptors.conftest import make_descriptor
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import load_photos, random_images
 
 from copydet.descriptors.devices import cuda_problem
 from copydet.descriptors.registry import Descriptor, describe_names, load_descriptor
 from copydet.descriptors.runtimes import open_runtime
 from copydet.errors import UsageError
+from tests.descriptors.conftest import load_photos, random_images
 
 RUNTIMES = ("openvino", "torch")
 has_cuda = cuda_problem() is None

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import load_photos, random_images
 from torch import nn
 
 from copydet.descriptors.network import GeM
@@ -18,6 +17,7 @@ from copydet.descriptors.torch_runtime import load_network
 from copydet.descriptors.torchvision_guard import import_torchvision
 from copydet.errors import UsageError
 from copydet.images.resize import Resize
+from tests.descriptors.conftest import load_photos, random_images
 
 LARGE = {"groups": 32, "width_per_group": 4}
 
