@@ -149,12 +149,12 @@ def _count(file: Path) -> int:
 
 
 def _images(file: Path, source: str) -> Iterator[Image]:
-    where = readable_name(str(file.absolute()))
+    where, stem = readable_name(str(file.absolute())), readable_name(file.stem)
     for number, (reader, row) in enumerate(_parquet_rows(file) if is_parquet(file.name) else _npy_rows(file)):
-        named = (row.get(name) for name in (*ID_COLUMNS, *PATH_COLUMNS))
-        image_id = next((value for value in named if value not in (None, "")), f"{readable_name(file.stem)}/{number}")
+        named = (row[name] for name in (*ID_COLUMNS, *PATH_COLUMNS) if name in row)
+        image_id = next((value for value in named if value not in (None, "")), f"{stem}/{number}")
         # Where the image itself is, the page can show it.
-        paths = (value for name in PATH_COLUMNS if isinstance(value := row.get(name), str))
+        paths = (value for name in PATH_COLUMNS if name in row and isinstance(value := row[name], str))
         uri = next((path for path in paths if is_url(path) or path.startswith("/")), None)
         uri = f"{where}#row={number}" if uri is None else readable_name(uri)
         yield Image(str(plain_value(image_id)), uri, source, reader, plain_values(row))
@@ -245,7 +245,8 @@ def _open_parquet(file: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(file, buffer_size=1 << 20) as opened:  # without buffers it holds whole columns of a group
+        # Otherwise it holds whole columns of a row group.
+        with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as opened:
             yield opened
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"cannot read {file}: {' '.join(str(error).split())}") from None
