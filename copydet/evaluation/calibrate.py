@@ -43,7 +43,7 @@ from copydet.search.score_norm import background_similarity
 
 _DETAIL, _SHORT_EDGE = 1.5, 96  # pictures are edited at 1.5 times the descriptor's size: a crop keeps some detail
 _BLOCK = 64  # images in memory while they are edited
-_IN_BANK = 0.999  # a bank is stored in 8 bits: the same image comes out a little below 1
+_IN_BANK = 0.97  # the bank is stored in 8 bits and was decoded at another size: the same image comes out below 1
 _THUMBNAIL = 24
 _SAME_CORRELATION, _SAME_DIFFERENCE = 0.95, 12.0  # of thumbnails; grey levels
 _FEWEST = 20
