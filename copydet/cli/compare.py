@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--precision",
     metavar="P",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="How sure the verdict must be. [default: 0.9]",
+    help="How sure the verdict must be. [default: 0.99]",
 )
 @device_option
 @json_option

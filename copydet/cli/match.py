@@ -51,7 +51,7 @@ Sink = Callable[["QueryResult"], None]
     "--precision",
     metavar="P",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="How many of the matches must be right: sets the score from which on a pair is called one. [default: 0.9]",
+    help="How many of the matches must be right: sets the score from which on a pair is called one. [default: 0.99]",
 )
 @moved_descriptor_option
 @embeddings_option

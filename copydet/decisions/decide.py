@@ -9,9 +9,9 @@ from typing import Literal
 from copydet.decisions.calibration import Calibration, threshold_for_precision
 from copydet.records import Verdict
 
-# The field's operating point (recall at 90 % precision), so that the matches a user sees are those the figures in the
-# docs count. Calibration pairs are rich in look-alikes: among ordinary photos more than 90 % of matches are right.
-DEFAULT_PRECISION = 0.9
+# Collections of products, rooms or frames hold more look-alikes than the calibration's pairs, and a descriptor alone
+# cannot tell those from copies: the default asks for much and so errs towards saying nothing.
+DEFAULT_PRECISION = 0.99
 
 
 def decide(score: float, threshold: float) -> Verdict:
