@@ -114,6 +114,7 @@ def _free_name(name: str, taken: set[str]) -> str:
 def _typed(values: list[Any]) -> pa.Array:
     try:
         array = pa.array(values)
+        array.validate(full=True)  # text and bytes in one list pass as text that is no UTF-8
         if _storable(array.type):
             return array
     except (pa.ArrowException, OverflowError, UnicodeError, TypeError, ValueError):

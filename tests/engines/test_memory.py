@@ -12,9 +12,10 @@ from copydet.shards.recipe import load_recipe
 
 SMALL = Limits(max_bytes=16 * MIB, max_pixels=20_000_000)
 
-# Indexes `argv[2]` images made in memory and prints the peak of the process in KiB.
+# Indexes `argv[2]` images made in memory and prints the peak of the process in KiB (not ru_maxrss: a child's starts at
+# its parent's).
 GROW = """
-import resource, sys
+import re, sys
 from pathlib import Path
 import numpy as np
 from drawn import DESCRIPTOR, ThumbnailRuntime
@@ -28,7 +29,7 @@ local.list_images = lambda specs: (Image(f"{n:09d}", f"/p/{n}", "p", lambda: dat
 local.open_source = lambda spec: type("Source", (), {"kind": "file", "paths": ()})
 local.build(Path(sys.argv[1]), ["p"], DESCRIPTOR, None, ThumbnailRuntime(), workers=2, max_memory=1 << 30,
             limits=local.Limits(1 << 24, 20_000_000))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 

@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from staged import row
 
@@ -97,6 +97,7 @@ METADATA = st.lists(st.dictionaries(st.text(max_size=4) | st.just("width"), VALU
 
 @settings(max_examples=50, deadline=None)
 @given(chunks=st.lists(METADATA, min_size=1, max_size=3))
+@example(chunks=[[{"width": ["", b"\x80"]}], [{"width": {}}]])
 def test_any_metadata_can_be_stored_and_read_by_duckdb(
     chunks: list[list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

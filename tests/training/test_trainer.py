@@ -153,28 +153,41 @@ def test_two_minutes_of_training_lower_the_loss_and_beat_the_start(config: Calla
     from copydet.descriptors.network import CopyNetwork
     from copydet.training.augment import Augmenter
     from copydet.training.glyphs import draw_glyphs
+    from copydet.training.losses import contrastive
     from copydet.training.trainer import normalise
     from copydet.training.warp import make_sources
 
     made = config(
-        batch=24, steps=120, warm_up=5, size=48, source_size=64, head_rate=2e-3, trunk_rate=1e-3, measure_every=120
+        batch=24,
+        steps=120,
+        warm_up=10,
+        size=48,
+        source_size=64,
+        head_rate=1e-3,
+        trunk_rate=3e-4,
+        entropy_weight=1.0,
+        patch_weight=0.0,
+        norm_ratio_weight=0.0,
+        average=0.95,
+        measure_every=120,
     )
     pixels, aspects = read_images(made.images, 64)
     augmenter = Augmenter(make_sources(pixels, aspects), draw_glyphs(8, 9), 48)
     index = torch.arange(48).repeat(6)
 
     @torch.no_grad()
-    def found(network: CopyNetwork) -> float:
+    def measure(network: CopyNetwork) -> tuple[float, float]:
+        """Contrastive loss and recall@1 of the same 288 edited views, before and after."""
         torch.manual_seed(77)
         light = network(normalise(augmenter.light(torch.arange(48))))
-        hard = network(normalise(augmenter.hard(index, 0.7).pixels))
-        return float(((hard @ light.T).argmax(1) == index).float().mean())
+        similarity = network(normalise(augmenter.hard(index, 0.7).pixels)) @ light.T
+        own = similarity[torch.arange(len(index)), index]
+        others = index[:, None] != torch.arange(48)
+        loss = contrastive(own, similarity, others, 0.05).mean()
+        return float(loss), float((similarity.argmax(1) == index).float().mean())
 
-    before = found(
-        train(dataclasses.replace(made, output=made.output + "-start", steps=1, head_rate=0.0, trunk_rate=0.0))
-    )
-    after = found(train(made))
-    with (Path(made.output) / "curves.csv").open() as file:
-        losses = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "contrastive"]
-    assert losses[-1] < losses[0]
-    assert after > before + 0.05
+    start = dataclasses.replace(made, output=made.output + "-start", steps=1, head_rate=0.0, trunk_rate=0.0)
+    loss_before, found_before = measure(train(start))
+    loss_after, found_after = measure(train(made))
+    assert loss_after < loss_before
+    assert found_after > found_before + 0.05
