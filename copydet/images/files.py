@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from copydet.errors import ImageProblem, MissingPackage, UsageError
+from copydet.errors import ImageProblem, UsageError
 
 MAX_BYTES = 256 * 2**20  # the default of Limits.max_bytes
 
@@ -29,7 +29,8 @@ def filesystem(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise MissingPackage(str(error).rpartition("No module named ")[2].strip("'") or str(error), "remote") from error
+        # fsspec says which package opens the scheme ("Install s3fs to access S3").
+        raise UsageError(f"cannot open {url}: {error}") from error
     except ValueError as error:
         raise UsageError(f"cannot open {url}: {error}") from error
     return fs, str(path)
