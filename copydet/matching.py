@@ -20,9 +20,9 @@ from copydet.decisions.calibration import Calibration, neutral, read_calibration
 from copydet.decisions.decide import DEFAULT_PRECISION, decide, highest_precision
 from copydet.descriptors.background import Bank, load_bank
 from copydet.descriptors.embeddings import array_embeddings, list_embeddings, read_vectors
+from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.registry import Descriptor
 from copydet.descriptors.runtimes import Runtime, open_runtime
-from copydet.engines.local import usable_cpus
 from copydet.errors import ImageProblem, UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits, to_pixels
 from copydet.images.files import HeldBytes

@@ -46,7 +46,7 @@ def look_around() -> Iterator[Finding]:
 
 
 def _system() -> Iterator[Finding]:
-    from copydet.engines.local import usable_cpus
+    from copydet.descriptors.openvino_runtime import usable_cpus
     from copydet.engines.memory import total_memory
 
     yield Finding("system", "platform", platform.platform())

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copydet.descriptors.embeddings import list_embeddings, read_vectors
+from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.registry import Descriptor
 from copydet.descriptors.runtimes import Runtime
 from copydet.engines.memory import MemoryPlan, memory_plan
@@ -103,11 +104,6 @@ def check_descriptor(index: Path, snapshot: Snapshot, descriptor: Descriptor) ->
             f"{index} was made with descriptor {entry.name} (hash {entry.hash[:12]}), not with {descriptor.name} "
             f"(hash {descriptor.hash[:12]}); use --descriptor {entry.name}, or make another index"
         )
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
