@@ -14,13 +14,14 @@ PACKAGE = ROOT / "copydet"
 # From the ground up: a room imports rooms before it. Those of the first line may be imported by all.
 ORDER = [
     *("errors", "progress", "records"),
-    *("images", "descriptors", "store", "shards", "engines", "search", "decisions", "matching", "index"),
+    *("images", "descriptors", "local_features", "store", "shards", "engines", "search", "verification", "decisions"),
+    *("matching", "index"),
     *("training", "evaluation", "reports", "cli"),
 ]
 ONLY_IN = {
     "torch": {"descriptors", "training"},
     "torchvision": {"descriptors", "training"},
-    "faiss": {"shards", "search"},
+    "faiss": {"shards", "search", "local_features"},
     "click": {"cli"},
 }
 # The package's front door names the index without importing it; doctor looks at every library.
