@@ -14,6 +14,8 @@ LOCAL_EDGE = 224
 def describe_local(pixels: Pixels, count: int) -> NDArray[np.uint8]:
     """Local features of an image [h, w, 3]: uint8 [at most count, RECORD_BYTES], strongest first."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    if min(grey.shape) < 16:
+        return np.empty((0, RECORD_BYTES), np.uint8)
     points, codes = cv2.ORB.create(count).detectAndCompute(grey, None)
     if codes is None:
         return np.empty((0, RECORD_BYTES), np.uint8)

@@ -13,5 +13,7 @@ def test_any_picture_gives_at_most_as_many_features_as_asked_for(shape: tuple[in
     if content == "noise":
         pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     features = describe_local(pixels, 50)
-    assert features.dtype == np.uint8 and features.shape[1] == RECORD_BYTES and len(features) <= 50
+    assert features.dtype == np.uint8
+    assert features.shape[1] == RECORD_BYTES
+    assert len(features) <= 50
     assert np.array_equal(features, describe_local(pixels, 50))
