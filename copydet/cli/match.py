@@ -121,7 +121,7 @@ def _open_files(
     stack: ExitStack, output: Path | None, report: Path | None, queries: tuple[str, ...], index: Path
 ) -> Iterator[Sink]:
     """The result files that were asked for; both are checked before either is opened."""
-    from copydet.reports.originals import Originals
+    from copydet.images.originals import Originals
     from copydet.reports.page import check_page, open_page
     from copydet.reports.tables import check_table, open_table
 

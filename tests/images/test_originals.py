@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import skimage
 
+from copydet.images.originals import Originals
 from copydet.images.sources import list_images
-from copydet.reports.originals import Originals
 
 PHOTOS = {name: (Path(skimage.data_dir) / name).read_bytes() for name in ("coffee.png", "rocket.jpg", "camera.png")}
 
