@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,20 +50,28 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in source order after decoding. `pixels[j]` belongs to `rows[ok[j]]`; rows that failed have no pixels."""
+    """Images in source order after decoding. `pixels[j]` belongs to `rows[ok[j]]`; rows that failed have no pixels.
+
+    `also[j]` is what else was done with the same image where it was decoded; empty where nothing was asked for.
+    """
 
     rows: tuple[ImageRow, ...]
     ok: tuple[int, ...]
     pixels: tuple[Pixels, ...]
+    also: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
 class Described:
-    """Images in source order with their descriptors: `vectors[j]`, float32 [dimension], belongs to `rows[ok[j]]`."""
+    """Images in source order with their descriptors: `vectors[j]`, float32 [dimension], belongs to `rows[ok[j]]`.
+
+    `local[j]` are the same image's local features, uint8 [n, bytes of a record]; empty where none are stored.
+    """
 
     rows: Sequence[ImageRow]
     ok: Sequence[int]
     vectors: Vectors
+    local: Sequence[NDArray[np.uint8]] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ embedded profiles ignored. Animations and multi-page files: the first frame or p
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,23 +52,30 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Decoded:
-    """`pixels` are upright, RGB and resized; `width` and `height` are those of the upright original."""
+    """`pixels` are upright, RGB and resized; `width` and `height` are those of the upright original.
+
+    `also` are pixels of a second size, where one was asked for. Both may be views of the same memory.
+    """
 
     pixels: Pixels
     width: int
     height: int
     format: str
+    also: Pixels | None = None
 
 
-def decode(data: bytes, resize: Resize, limits: Limits = DEFAULT_LIMITS) -> Decoded:
-    """Decode one image. Raises ImageProblem: unreadable (empty, damaged), too_large, truncated, unsupported."""
+def decode(data: bytes, resize: Resize, limits: Limits = DEFAULT_LIMITS, also: Resize | None = None) -> Decoded:
+    """Decode one image once, for `resize` and, where given, for `also`.
+
+    Raises ImageProblem: unreadable (empty, damaged), too_large, truncated, unsupported.
+    """
     check_bytes(len(data), limits.max_bytes)
     if not data:
         raise ImageProblem("unreadable", "empty file")
     prepare_process()
     name = sniff(data)
     try:
-        return _decode(data, resize, limits)
+        return _decode(data, limits, resize, also)
     except ImageProblem:
         raise
     except PilImage.DecompressionBombError as error:
@@ -78,31 +86,35 @@ def decode(data: bytes, resize: Resize, limits: Limits = DEFAULT_LIMITS) -> Deco
         raise _problem(data, name, error) from error
 
 
-def _decode(data: bytes, resize: Resize, limits: Limits) -> Decoded:
+def _decode(data: bytes, limits: Limits, resize: Resize, also: Resize | None) -> Decoded:
+    wanted = (resize,) if also is None else (resize, also)
     with PilImage.open(io.BytesIO(data), formats=_openable()) as image:
         width, height = image.size
         if width * height > limits.max_pixels:
             raise ImageProblem("too_large", f"{width:,} x {height:,} pixels, the limit is {limits.max_pixels:,}")
         name = _FORMAT_NAMES.get(str(image.format), str(image.format).lower())
         if name == "jpeg":
-            pixels, width, height = _jpeg(data, image, resize)
+            pixels, width, height = _jpeg(data, image, wanted)
         else:
             pixels = _to_rgb(image)
             # Pillow turns some formats upright itself (TIFF) and says so only after loading.
             pixels = _turn(pixels, _orientation(image))
             height, width = pixels.shape[:2]
     # The target is that of the whole image: a reduced one rounds differently.
-    return Decoded(resize_to(pixels, *resize.target(width, height)), width, height, name)
+    resized = [resize_to(pixels, *each.target(width, height)) for each in wanted]
+    return Decoded(resized[0], width, height, name, resized[1] if also else None)
 
 
-def _jpeg(data: bytes, image: PilImage.Image, resize: Resize) -> tuple[Pixels, int, int]:
-    """(upright pixels, perhaps scaled down; width and height of the upright whole)."""
+def _jpeg(data: bytes, image: PilImage.Image, wanted: Sequence[Resize]) -> tuple[Pixels, int, int]:
+    """(upright pixels, perhaps scaled down as far as all that is wanted allows; width and height of the upright
+    whole).
+    """
     if "progressive" in image.info and data.count(b"\xff\xda") > _MAX_SCANS:
         raise ImageProblem("unsupported", f"a JPEG of more than {_MAX_SCANS} scans")
     stored_width, stored_height = image.size
     orientation = _orientation(image)
     width, height = _turned(image.size, orientation)
-    reduction = _reduction((width, height), resize.target(width, height))
+    reduction = min(_reduction((width, height), each.target(width, height)) for each in wanted)
     # libjpeg rounds a reduced size up and pads; to the nearest, what it stands for is off by half a pixel at most.
     across, down = max(round(stored_width / reduction), 1), max(round(stored_height / reduction), 1)
     pixels = _decode_jpeg(data, image, reduction)[:down, :across]

@@ -3,8 +3,11 @@
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
 
 from copydet.errors import CopydetError, ImageProblem
 from copydet.images.decode import DEFAULT_LIMITS, Limits, decode, is_nearly_flat, prepare_process
@@ -13,7 +16,31 @@ from copydet.images.resize import Resize
 from copydet.records import Batch, Image, ImageRow, Pixels
 
 _FLAT_MESSAGE = "nearly flat: matches mean little"
-_Loaded = tuple[ImageRow, Pixels | None]
+
+
+@dataclass(frozen=True)
+class Also:
+    """A second thing to do with each image where it is decoded, in the loader's threads: `work` gets its pixels as
+    `resize` wants them (to read, not to write) and may be called by several threads at once.
+
+    Where `work` raises, the image becomes an `unreadable` row with the exception's text. While a result waits, it
+    counts by its `nbytes`, if it has such.
+    """
+
+    resize: Resize
+    work: Callable[[Pixels], Any]
+
+
+class Loaded(NamedTuple):
+    """One image: its row; its pixels where they could be had (else None); what `Also.work` returned for it."""
+
+    row: ImageRow
+    pixels: Pixels | None
+    also: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.pixels is None else self.pixels.nbytes + int(getattr(self.also, "nbytes", 0))
 
 
 class _Gate:
@@ -57,21 +84,22 @@ def load(
     workers: int,
     limits: Limits = DEFAULT_LIMITS,
     queued_bytes: int = 256 * 2**20,
+    also: Also | None = None,
 ) -> Iterator[Batch]:
     """Yield batches of `batch_size` images in source order; every image yields a row, whatever is wrong with it.
 
-    At most two batches are decoded ahead, and pixels that wait stay below `queued_bytes` (plus one image a worker); a
-    batch ends early when its own pixels reach that. Closing the generator ends the threads. What the source itself
-    raises becomes a last row; only CopydetError, meant for the user, passes through.
+    With `also`, each image is decoded once for both, and Batch.also holds the results. At most two batches are decoded
+    ahead, and what waits stays below `queued_bytes` (plus one image a worker); a batch ends early when its own pixels
+    and results reach that. Closing the generator ends the threads. What the source itself raises becomes a last row;
+    only CopydetError, meant for the user, passes through.
     """
     prepare_process()
     gate = _Gate(queued_bytes)
+    load_one = partial(load_image, resize=resize, limits=limits, also=also)
     with ThreadPoolExecutor(workers, thread_name_prefix="copydet-decode") as pool:
         try:
-            loaded = _in_order(
-                pool, gate, _never_raising(images), resize, limits, 2 * batch_size + workers, queued_bytes
-            )
-            yield from _batches(loaded, batch_size, queued_bytes)
+            loaded = _in_order(pool, gate, _never_raising(images), load_one, 2 * batch_size + workers, queued_bytes)
+            yield from _batches(loaded, batch_size, queued_bytes, also is not None)
         finally:
             gate.close()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -81,21 +109,20 @@ def _in_order(
     pool: ThreadPoolExecutor,
     gate: _Gate,
     images: Iterator[Image],
-    resize: Resize,
-    limits: Limits,
+    load_one: Callable[[Image], Loaded],
     ahead: int,
     queued_bytes: int,
-) -> Iterator[_Loaded]:
-    waiting: deque[tuple[Future[_Loaded], int]] = deque()
+) -> Iterator[Loaded]:
+    waiting: deque[tuple[Future[Loaded], int]] = deque()
     submitted = taken = encoded = 0  # encoded: bytes that images in the queue carry themselves
     exhausted = False
 
-    def work(position: int, image: Image) -> _Loaded:
+    def work(position: int, image: Image) -> Loaded:
         if not gate.enter(position):
             raise RuntimeError("the loader was closed")
-        row, pixels = load_image(image, resize, limits)
-        gate.hold(0 if pixels is None else pixels.nbytes)
-        return row, pixels
+        loaded = load_one(image)
+        gate.hold(loaded.nbytes)
+        return loaded
 
     while True:
         while not exhausted and len(waiting) < ahead and (encoded < queued_bytes or not waiting):
@@ -110,42 +137,47 @@ def _in_order(
         if not waiting:
             return
         future, carried = waiting.popleft()
-        row, pixels = future.result()
+        loaded = future.result()
         taken += 1
         encoded -= carried
-        gate.release(0 if pixels is None else pixels.nbytes, taken)
-        yield row, pixels
+        gate.release(loaded.nbytes, taken)
+        yield loaded
 
 
-def _batches(loaded: Iterator[_Loaded], batch_size: int, max_bytes: int) -> Iterator[Batch]:
+def _batches(loaded: Iterator[Loaded], batch_size: int, max_bytes: int, has_also: bool) -> Iterator[Batch]:
     rows: list[ImageRow] = []
     ok: list[int] = []
     pixels: list[Pixels] = []
+    also: list[Any] = []
     size = 0
-    for row, image in loaded:
-        if image is not None:
+    for image in loaded:
+        if image.pixels is not None:
             ok.append(len(rows))
-            pixels.append(image)
+            pixels.append(image.pixels)
+            if has_also:
+                also.append(image.also)
             size += image.nbytes
-        rows.append(row)
+        rows.append(image.row)
         if len(rows) == batch_size or size >= max_bytes:
-            yield Batch(tuple(rows), tuple(ok), tuple(pixels))
-            rows, ok, pixels, size = [], [], [], 0
+            yield Batch(tuple(rows), tuple(ok), tuple(pixels), tuple(also))
+            rows, ok, pixels, also, size = [], [], [], [], 0
     if rows:
-        yield Batch(tuple(rows), tuple(ok), tuple(pixels))
+        yield Batch(tuple(rows), tuple(ok), tuple(pixels), tuple(also))
 
 
-def load_image(image: Image, resize: Resize, limits: Limits = DEFAULT_LIMITS) -> tuple[ImageRow, Pixels | None]:
-    """Read and decode one image: its row, and its pixels where they could be had. Raises nothing."""
-    size = sha256 = None
+def load_image(image: Image, resize: Resize, limits: Limits = DEFAULT_LIMITS, also: Also | None = None) -> Loaded:
+    """Read and decode one image, and do what is asked for `also`. Raises nothing."""
+    size = sha256 = result = None
     try:
         data = read_within(image.read, limits.max_bytes)
         size, sha256 = len(data), hashlib.sha256(data).hexdigest()
-        decoded = decode(data, resize, limits)
+        decoded = decode(data, resize, limits, also.resize if also else None)
+        if also and decoded.also is not None:
+            result = also.work(decoded.also)
     except ImageProblem as problem:
-        return _row(image, problem.status, problem.message, size, sha256), None
-    except Exception as error:  # a source's own `read` may raise anything
-        return _row(image, "unreadable", f"{type(error).__name__}: {error}", size, sha256), None
+        return Loaded(_row(image, problem.status, problem.message, size, sha256), None)
+    except Exception as error:  # a source's own `read` may raise anything, and so may `work`
+        return Loaded(_row(image, "unreadable", f"{type(error).__name__}: {error}", size, sha256), None)
     message = _FLAT_MESSAGE if is_nearly_flat(decoded.pixels) else ""
     row = ImageRow(
         image.image_id,
@@ -160,7 +192,7 @@ def load_image(image: Image, resize: Resize, limits: Limits = DEFAULT_LIMITS) ->
         message,
         image.metadata,
     )
-    return row, decoded.pixels
+    return Loaded(row, decoded.pixels, result)
 
 
 def _row(image: Image, status: str, message: str, size: int | None, sha256: str | None) -> ImageRow:

@@ -20,10 +20,11 @@ class Resize:
     """What a descriptor wants to see.
 
     `square`: `size` x `size`, squeezed to fit. `short_edge`: the shorter side becomes `size`, the longer follows (at
-    most `MAX_ASPECT` times as long). `none`: as it is.
+    most `MAX_ASPECT` times as long). `long_edge`: the longer side becomes `size` at most, the shorter follows; nothing
+    is enlarged. `none`: as it is.
     """
 
-    kind: Literal["square", "short_edge", "none"]
+    kind: Literal["square", "short_edge", "long_edge", "none"]
     size: int = 0
 
     def target(self, width: int, height: int) -> tuple[int, int]:
@@ -32,6 +33,9 @@ class Resize:
             return width, height
         if self.kind == "square":
             return self.size, self.size
+        if self.kind == "long_edge":
+            scale = min(self.size / max(width, height), 1.0)
+            return max(round(width * scale), 1), max(round(height * scale), 1)
         longest = self.size * MAX_ASPECT
         if width <= height:
             return self.size, min(max(round(height * self.size / width), self.size), longest)

@@ -209,6 +209,33 @@ def test_a_short_edge_resize_of_a_strip_stays_small() -> None:
     assert Resize("short_edge", 288).target(480, 640) == (288, 384)
 
 
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 600))
+def test_a_long_edge_is_a_bound_that_keeps_the_form_and_enlarges_nothing(width: int, height: int, size: int) -> None:
+    across, down = Resize("long_edge", size).target(width, height)
+    assert max(across, down) == min(max(width, height), size)
+    assert 1 <= across <= width
+    assert 1 <= down <= height
+    scale = min(size / max(width, height), 1)
+    assert abs(across - width * scale) <= 1
+    assert abs(down - height * scale) <= 1
+
+
+@pytest.mark.parametrize("also", [Resize("long_edge", 40), Resize("long_edge", 500), FULL])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_two_sizes_of_one_decoding_are_nearly_those_of_two(also: Resize, kind: str, orientation: int) -> None:
+    upright = cv2.resize(PICTURE, (960, 640), interpolation=cv2.INTER_CUBIC)
+    exif = PilImage.Exif()
+    exif[0x0112] = orientation
+    data = encode(upright, kind, exif=exif)
+    square = Resize("square", 60)
+    both = decode(data, square, also=also)
+    assert both.also is not None
+    assert close(both.pixels, decode(data, square).pixels, 1.0)
+    assert close(both.also, decode(data, also).pixels, 1.0)
+    assert decode(data, square).also is None
+
+
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([Resize("square", 24), Resize("short_edge", 24)]))
 @settings(max_examples=60, deadline=None)
 def test_a_flat_colour_stays_that_colour_at_every_size(width: int, height: int, resize: Resize) -> None:

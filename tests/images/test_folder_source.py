@@ -138,7 +138,7 @@ for image in folder_images(sys.argv[1], "here"):
     load_image(image, Resize("square", 8))  # imports all that is imported late: the other user may not see this Python
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for image in folder_images(sys.argv[1], "here"):
-    row, _ = load_image(image, Resize("square", 8))
+    row = load_image(image, Resize("square", 8)).row
     print(row.image_id, row.status)
 """
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from copydet.errors import ImageProblem, UsageError
 from copydet.images.decode import Limits, Resize
 from copydet.images.files import Failing, HeldBytes
-from copydet.images.loader import load, load_image
-from copydet.records import Batch, Image
+from copydet.images.loader import Also, load, load_image
+from copydet.records import Batch, Image, Pixels
 from tests.images.conftest import JPEG, draw, encode
 
 SMALL = Resize("square", 16)
@@ -45,8 +46,12 @@ def flat(batches: Iterator[Batch]) -> list[tuple[object, bytes | None]]:
 
 
 def alone(images: list[Image]) -> list[tuple[object, bytes | None]]:
-    loaded = (load_image(image, SMALL) for image in images)
-    return [(row, None if pixels is None else pixels.tobytes()) for row, pixels in loaded]
+    loaded = [load_image(image, SMALL) for image in images]
+    return [(each.row, None if each.pixels is None else each.pixels.tobytes()) for each in loaded]
+
+
+def mean_and_shape(pixels: Pixels) -> NDArray[np.float64]:
+    return np.array([pixels.mean(), *pixels.shape])
 
 
 def decode_threads() -> list[str]:
@@ -73,7 +78,7 @@ def test_the_output_is_that_of_one_after_the_other_for_any_workers_and_batches(
 
 def test_a_row_says_what_the_bytes_were() -> None:
     image = Image("a", "file:a", "here", lambda: JPEG, {"label": 3})
-    loaded, decoded = load_image(image, SMALL)
+    loaded, decoded, _ = load_image(image, SMALL)
     assert decoded is not None
     assert decoded.shape == (16, 16, 3)
     assert (loaded.width, loaded.height, loaded.format, loaded.bytes) == (96, 64, "jpeg", len(JPEG))
@@ -83,19 +88,19 @@ def test_a_row_says_what_the_bytes_were() -> None:
 
 
 def test_a_file_that_does_not_decode_still_has_its_size_and_hash() -> None:
-    row, pixels = load_image(Image("a", "a", "s", lambda: b"hello"), SMALL)
+    row, pixels, _ = load_image(Image("a", "a", "s", lambda: b"hello"), SMALL)
     assert pixels is None
     assert (row.status, row.bytes, row.sha256) == ("unsupported", 5, hashlib.sha256(b"hello").hexdigest())
 
 
 def test_what_a_reader_raises_becomes_an_unreadable_row_with_its_text() -> None:
-    row, _ = load_image(POOL[3], SMALL)
+    row = load_image(POOL[3], SMALL).row
     assert (row.status, row.message) == ("unreadable", "RuntimeError: the disk is on fire")
 
 
 def test_a_nearly_flat_picture_is_ok_with_a_message() -> None:
     white = encode(np.full((40, 40, 3), 254, np.uint8), "PNG")
-    row, pixels = load_image(Image("a", "a", "s", lambda: white), SMALL)
+    row, pixels, _ = load_image(Image("a", "a", "s", lambda: white), SMALL)
     assert (row.status, row.message) == ("ok", "nearly flat: matches mean little")
     assert pixels is not None
 
@@ -210,3 +215,55 @@ def test_slow_images_do_not_disturb_the_order() -> None:
 
 def test_no_images_give_no_batches() -> None:
     assert list(load([], SMALL, batch_size=4, workers=2)) == []
+
+
+ALSO = Also(Resize("long_edge", 32), mean_and_shape)
+
+
+@given(st.lists(st.sampled_from(POOL), max_size=20), st.integers(1, 9), st.integers(1, 4), st.sampled_from([1, 2**28]))
+@settings(max_examples=30, deadline=None)
+def test_a_second_result_of_each_image_comes_with_its_pixels_for_any_workers_and_batches(
+    images: list[Image], batch_size: int, workers: int, queued_bytes: int
+) -> None:
+    batches = list(load(images, SMALL, batch_size=batch_size, workers=workers, queued_bytes=queued_bytes, also=ALSO))
+    assert all(len(batch.also) == len(batch.pixels) for batch in batches)
+    wanted = [load_image(image, Resize("long_edge", 32)).pixels for image in images]
+    found = [result for batch in batches for result in batch.also]
+    assert np.array_equal(found, [mean_and_shape(pixels) for pixels in wanted if pixels is not None])
+    assert [row for batch in batches for row in batch.rows] == [row for row, _ in alone(images)]
+
+
+def test_without_a_second_thing_to_do_there_are_no_results_of_it() -> None:
+    (batch,) = load([POOL[-1]], SMALL, batch_size=4, workers=1)
+    assert (len(batch.pixels), batch.also) == (1, ())
+
+
+def test_what_the_second_thing_raises_makes_an_unreadable_row_with_its_text() -> None:
+    def work(pixels: Pixels) -> object:
+        raise ValueError(f"no feature in {pixels.shape[1]} columns")
+
+    also = Also(Resize("long_edge", 32), work)
+    (batch,) = load([POOL[-1], POOL[0]], SMALL, batch_size=4, workers=1, also=also)
+    assert (batch.ok, batch.pixels, batch.also) == ((), (), ())
+    assert [(row.status, row.message) for row in batch.rows] == [
+        ("unreadable", "ValueError: no feature in 32 columns"),
+        ("unreadable", "empty file"),
+    ]
+    assert batch.rows[0].sha256 is not None
+
+
+def test_results_that_wait_count_for_the_bound() -> None:
+    begun = []
+
+    def work(pixels: Pixels) -> NDArray[np.uint8]:
+        begun.append(1)
+        return np.zeros(10_000, np.uint8)
+
+    images = (Image(str(number), "", "s", lambda: JPEG) for number in range(60))
+    also = Also(Resize("long_edge", 8), work)
+    batches = load(images, SMALL, batch_size=30, workers=2, queued_bytes=40_000, also=also)
+    first = next(batches)
+    time.sleep(0.3)
+    assert len(first.rows) == 4
+    assert len(begun) <= 4 + 4 + 2
+    batches.close()  # type: ignore[attr-defined]
