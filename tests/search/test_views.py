@@ -1,0 +1,68 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from copydet.search.views import SMALLEST_VIEW, VIEW_LEVELS, View, ViewLevel, moved, part, query_views
+
+
+def draw(height: int, width: int) -> np.ndarray:
+    """No two pixels alike, so that a pixel says where it came from."""
+    numbers = np.arange(height * width, dtype=np.uint32).reshape(height, width)
+    return np.ascontiguousarray(np.stack([numbers >> 16, numbers >> 8, numbers], axis=2).astype(np.uint8))
+
+
+def assert_pixels_come_from_where_the_matrix_says(view: View, whole: np.ndarray) -> None:
+    height, width = view.pixels.shape[:2]
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    there = np.stack([x, y, np.ones_like(x)], axis=-1) @ view.to_whole.T
+    assert (there[..., 2] == 1).all()
+    column, row = there[..., 0].astype(int), there[..., 1].astype(int)
+    assert (there[..., 0] == column).all()
+    assert (there[..., 1] == row).all()
+    np.testing.assert_array_equal(whole[row, column], view.pixels)
+
+
+@pytest.mark.parametrize("level", VIEW_LEVELS)
+@pytest.mark.parametrize("size", [(120, 161), (161, 120), (97, 97)])
+def test_a_view_knows_where_its_pixels_lie_in_the_whole(level: ViewLevel, size: tuple[int, int]) -> None:
+    pixels = draw(*size)
+    views = query_views(pixels, level)
+    assert views[0].name == "whole"
+    assert views[0].pixels is pixels
+    for view in views:
+        assert_pixels_come_from_where_the_matrix_says(view, pixels)
+        assert min(view.pixels.shape[:2]) >= SMALLEST_VIEW
+        assert np.shares_memory(view.pixels, pixels)
+
+
+@pytest.mark.parametrize("quarter_turns", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_parts_and_turns_of_views_can_be_chained(quarter_turns: int, mirrored: bool) -> None:
+    pixels = draw(60, 80)
+    first = part(View("whole", pixels, np.eye(3)), "part", 7, 5, 50, 58)
+    turned = moved(first, "turned", quarter_turns=quarter_turns, mirrored=mirrored)
+    assert_pixels_come_from_where_the_matrix_says(turned, pixels)
+    assert_pixels_come_from_where_the_matrix_says(part(turned, "inner", 3, 2, 30, 31), pixels)
+
+
+def test_levels_contain_each_other() -> None:
+    pixels = draw(200, 300)
+    names = [[view.name for view in query_views(pixels, level)] for level in ("whole", "halves", "quarters", "ninths")]
+    for fewer, more in pairwise(names):
+        assert set(fewer) < set(more)
+    assert all(len(set(each)) == len(each) for each in names)
+    assert {"mirrored", "turned 90", "turned 180", "turned 270", "left half", "centre half"} <= set(names[1])
+    assert "top left quarter" in names[2]
+    assert "middle ninth" in names[3]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (23, 23), (40, 3)])
+def test_a_tiny_image_has_views_of_the_whole_only(size: tuple[int, int]) -> None:
+    views = query_views(draw(*size), "ninths")
+    assert all(view.pixels.size == size[0] * size[1] * 3 for view in views)
+
+
+def test_no_view_twice_for_a_plain_image() -> None:
+    views = query_views(np.full((100, 100, 3), 200, np.uint8), "auto")
+    assert len({view.name for view in views}) == len(views)
