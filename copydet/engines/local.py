@@ -4,6 +4,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from copydet.descriptors.runtimes import Runtime
 from copydet.engines.memory import MemoryPlan, memory_plan
 from copydet.errors import CopydetError, UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
-from copydet.images.loader import load
+from copydet.images.loader import Also, load
+from copydet.images.resize import Resize
 from copydet.images.sources import list_images, open_source
+from copydet.local_features.describe import CODEC, LOCAL_EDGE, describe_local
 from copydet.progress import Progress, Silent
 from copydet.records import Described, Image
 from copydet.shards import staging
@@ -26,7 +29,7 @@ from copydet.shards.build import Codes, build_shard, common_schema, divide
 from copydet.shards.deletions import image_files
 from copydet.shards.duplicates import find_duplicates
 from copydet.shards.quantiser import check_factory, sample_vectors, train_quantiser
-from copydet.shards.recipe import Recipe, choose_recipe, parse_recipe, recipe_fields
+from copydet.shards.recipe import Recipe, auto_local_features, choose_recipe, parse_recipe, recipe_fields
 from copydet.shards.staging import Chunk
 from copydet.store import atomic, snapshots
 from copydet.store.hashing import hash_bytes, hash_file
@@ -56,7 +59,8 @@ def build(
     `max_memory` in bytes. After a crash the same call continues from the staged chunks. Raises UsageError when the
     folder holds an index already, or something that is not copydet's.
     """
-    job = _Job(index, descriptor, runtime, sources, workers or usable_cpus(), limits, max_memory, progress or Silent())
+    workers = workers or usable_cpus()
+    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent())
     _check_sources(job)
     _check_folder(index)
     if recipe is not None:
@@ -66,7 +70,7 @@ def build(
         if snapshots.has_index(index):
             return _already_built(job, snapshots.read_current(index))
         entry = DescriptorEntry(descriptor.name, descriptor.hash, descriptor.dimension)
-        return _run(job, Snapshot(0, entry, {}), recipe)
+        return _run(job, Snapshot(0, entry, {}))
 
 
 def add(
@@ -85,15 +89,17 @@ def add(
 
     Raises UsageError when the index was made with another descriptor. Resumes like `build`.
     """
-    job = _Job(index, descriptor, runtime, sources, workers or usable_cpus(), limits, max_memory, progress or Silent())
-    snapshots.read_current(index)
+    workers = workers or usable_cpus()
+    recipe = _recipe_of(index, snapshots.read_current(index))
+    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent())
     _check_sources(job)
     with write_lock(index, wait_seconds):
         base = snapshots.read_current(index)
         check_descriptor(index, base, descriptor)
+        job = replace(job, recipe=_recipe_of(index, base))
         if _was_committed(job, base):
             return _finish_committed(job, base)
-        return _run(job, base, parse_recipe(base.recipe) if base.recipe else None)
+        return _run(job, base)
 
 
 def check_descriptor(index: Path, snapshot: Snapshot, descriptor: Descriptor) -> None:
@@ -106,10 +112,21 @@ def check_descriptor(index: Path, snapshot: Snapshot, descriptor: Descriptor) ->
         )
 
 
+def _recipe_of(index: Path, snapshot: Snapshot) -> Recipe | None:
+    """The recipe of an index, None where `auto` has not been decided. Those of before had no local features."""
+    if not snapshot.recipe:
+        return None
+    try:
+        return parse_recipe({"local_features": 0, **snapshot.recipe})
+    except ValueError as error:
+        raise CopydetError(f"the recipe in {index} cannot be used: {error}") from error
+
+
 @dataclass(frozen=True)
 class _Job:
     index: Path
     descriptor: Descriptor
+    recipe: Recipe | None
     runtime: Runtime | None
     sources: Sequence[str]
     workers: int
@@ -121,6 +138,13 @@ class _Job:
     def building(self) -> Path:
         return self.index / "building"
 
+    @property
+    def local_features(self) -> int:
+        """How many of them are stored for an image at most."""
+        if self.runtime is None:
+            return 0
+        return self.recipe.local_features if self.recipe else auto_local_features()
+
     def images(self) -> Iterator[Image]:
         """What the sources list. Raises UsageError at once for those that cannot be listed."""
         if self.runtime is None:
@@ -128,9 +152,9 @@ class _Job:
         return list_images(self.sources)
 
 
-def _run(job: _Job, base: Snapshot, recipe: Recipe | None) -> Snapshot:
+def _run(job: _Job, base: Snapshot) -> Snapshot:
     decoding = (0, Limits(0, 0)) if job.runtime is None else (job.workers, job.limits)
-    memory = memory_plan(job.max_memory, *decoding)
+    memory = memory_plan(job.max_memory, *decoding, job.local_features)
     job.progress.note(memory.text)
     _start(job, base)
     chunks = _describe(job, memory)
@@ -140,6 +164,7 @@ def _run(job: _Job, base: Snapshot, recipe: Recipe | None) -> Snapshot:
         return base
     dimension = job.descriptor.dimension
     described = sum(chunk.described for chunk in chunks)
+    recipe = job.recipe
     if recipe is None:
         recipe, why = choose_recipe(described, dimension, memory.max_memory)
         job.progress.note(why)
@@ -168,10 +193,12 @@ def _run(job: _Job, base: Snapshot, recipe: Recipe | None) -> Snapshot:
 
 def _describe(job: _Job, memory: MemoryPlan) -> list[Chunk]:
     """All chunks of the sources: those that an interrupted run left, then the others."""
-    dimension = job.descriptor.dimension
-    chunks, left = staging.resume(job.building, dimension, job.images, job.progress)
+    dimension, has_local = job.descriptor.dimension, job.local_features > 0
+    chunks, left = staging.resume(job.building, dimension, has_local, job.images, job.progress)
     with closing(_described(job, left, memory)) as described:
-        chunks += staging.write_chunks(job.building, described, dimension, len(chunks), job.progress)
+        chunks += staging.write_chunks(
+            job.building, described, dimension, len(chunks), job.progress, has_local=has_local
+        )
     return chunks
 
 
@@ -179,6 +206,7 @@ def _described(job: _Job, images: Iterable[Image], memory: MemoryPlan) -> Genera
     if job.runtime is None:
         yield from read_vectors(images, job.descriptor.dimension)
         return
+    local = Also(Resize("long_edge", LOCAL_EDGE), partial(describe_local, count=job.local_features))
     loaded: Any = load(  # a generator: closing it ends its threads
         images,
         job.descriptor.resize,
@@ -186,10 +214,11 @@ def _described(job: _Job, images: Iterable[Image], memory: MemoryPlan) -> Genera
         workers=job.workers,
         limits=job.limits,
         queued_bytes=memory.queue,
+        also=local if job.local_features else None,
     )
     with closing(loaded):
         for batch in loaded:
-            yield Described(batch.rows, batch.ok, job.runtime.describe(batch.pixels))
+            yield Described(batch.rows, batch.ok, job.runtime.describe(batch.pixels), batch.also)
 
 
 def _codes(
@@ -300,6 +329,7 @@ def _plan(job: _Job) -> dict[str, Any]:
         "sources": [os.path.abspath(spec) if os.path.exists(spec) else spec for spec in job.sources],
         "descriptor": f"{job.descriptor.name} {job.descriptor.hash}",
         "limits": asdict(job.limits),
+        "local_features": f"{job.local_features} {CODEC}" if job.local_features else None,
         "embeddings": job.runtime is None,
     }
 

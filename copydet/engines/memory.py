@@ -7,6 +7,7 @@ from pathlib import Path
 
 from copydet.errors import UsageError
 from copydet.images.decode import Limits
+from copydet.local_features.describe import RECORD_BYTES
 from copydet.shards.recipe import Recipe
 from copydet.shards.staging import CHUNK_IMAGES
 
@@ -19,11 +20,12 @@ _LEAST_WORK = 160 * MIB  # DuckDB's floor, Parquet buffers and some chunks
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes for each part. Describing takes `process + decode + queue`, the steps after it `process + work`."""
+    """Bytes for each part. Describing takes `process + decode + staged + queue`, what follows `process + work`."""
 
     max_memory: int
     process: int
     decode: int
+    staged: int
     queue: int
     work: int
     workers: int
@@ -39,26 +41,30 @@ class MemoryPlan:
         return max(CHUNK_IMAGES, min(recipe.shard_images, most))
 
 
-def memory_plan(max_memory: int | None, workers: int, limits: Limits) -> MemoryPlan:
+def memory_plan(max_memory: int | None, workers: int, limits: Limits, local_features: int) -> MemoryPlan:
     """Divide `max_memory` bytes (None: half of the memory that this machine or container has) over the parts.
 
-    Decoding counts one ordinary photo for each worker (0: nothing is decoded) and one image as large as `limits` allow.
+    Decoding counts one ordinary photo for each worker (0: nothing is decoded) and one image as large as `limits` allow;
+    `local_features` of each image wait until their chunk is full, and are there twice while it is written.
     Raises UsageError with the least amount when it is too little.
     """
     given = max_memory if max_memory is not None else total_memory() // 2
     process = resident_bytes() + _LIBRARIES
     decode = workers * _DECODE + limits.max_bytes + 3 * limits.max_pixels
-    least = process + max(decode + _LEAST_QUEUE, _LEAST_WORK)
+    staged = 2 * CHUNK_IMAGES * local_features * RECORD_BYTES
+    least = process + max(decode + staged + _LEAST_QUEUE, _LEAST_WORK)
     if given < least:
         raise UsageError(
             f"{given / MIB:,.0f} MiB of memory are too few: this needs {least / MIB:,.0f} MiB, of which "
             f"{decode / MIB:,.0f} MiB for decoding; allow more, use fewer workers, or lower the limit on pixels"
         )
-    queue = min(_MOST_QUEUE, given - process - decode)
-    plan = MemoryPlan(given, process, decode, queue, given - process, workers, "")
+    queue = min(_MOST_QUEUE, given - process - decode - staged)
+    plan = MemoryPlan(given, process, decode, staged, queue, given - process, workers, "")
     text = f"memory: {given / MIB:,.0f} MiB at most: {process / MIB:,.0f} for the program"
     if workers:
         text += f", {decode / MIB:,.0f} for decoding with {workers} threads, {queue / MIB:,.0f} for images that wait"
+    if staged:
+        text += f", {staged / MIB:,.0f} for local features"
     return MemoryPlan(**{**plan.__dict__, "text": text})
 
 

@@ -1,6 +1,6 @@
 """From chunks to shards: pure functions of chunks, recipe and quantiser, so that any process could build any shard."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from copydet.errors import CopydetError
-from copydet.records import StoredVectors
+from copydet.local_features.describe import CODEC
 from copydet.shards.duplicates import read_duplicates
+from copydet.shards.local import FEATURES, OFFSETS, write_local
 from copydet.shards.metadata import conform, read_schema, unify_schemas
 from copydet.shards.quantiser import write_codes
 from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, map_descriptors
 from copydet.shards.staging import Chunk
 from copydet.store import atomic
-from copydet.store.snapshots import ShardEntry, file_entry
+from copydet.store.snapshots import LocalEntry, ShardEntry, file_entry
 
 _ROW_GROUP = 16_384
 
@@ -60,7 +61,7 @@ def build_shard(
     """Write one shard's files to `folder`, which is named like the shard. Memory: its codes and a few chunks.
 
     Rows with status ok come first, in source order, then the others, in source order. Rows that `duplicates` names get
-    their new id and status duplicate_id, and their descriptor is left out.
+    their new id and status duplicate_id, and their descriptor and local features are left out.
     """
     atomic.remove(folder)
     atomic.make_folder(folder)
@@ -68,8 +69,9 @@ def build_shard(
     with atomic.new_file(folder / IMAGES) as path, pq.ParquetWriter(path, schema) as writer:
         images, described = _write_rows(writer, chunks, schema, renamed)
     with atomic.new_file(folder / DESCRIPTORS) as path, open(path, "wb") as file:
-        for block in _kept_vectors(chunks, renamed, dimension):
-            file.write(block.tobytes())
+        for chunk in chunks:
+            kept = np.delete(chunk.vectors(dimension), _left_out(chunk, renamed), axis=0)
+            file.write(kept.tobytes())
     vectors = map_descriptors(folder / DESCRIPTORS, dimension)
     if len(vectors) != described:
         raise CopydetError(
@@ -77,8 +79,10 @@ def build_shard(
         )
     with atomic.new_file(folder / CODES) as path:
         write_codes(path, codes.quantiser, vectors)
-    files = {name: file_entry(folder / name) for name in (CODES, DESCRIPTORS, IMAGES)}
-    return ShardEntry(folder.name, images, described, codes.factory, files)
+    local = _write_local(folder, chunks, renamed) if chunks[0].has_local else None
+    names = (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if local else ()))
+    files = {name: file_entry(folder / name) for name in names}
+    return ShardEntry(folder.name, images, described, codes.factory, files, local)
 
 
 def _write_rows(
@@ -116,14 +120,17 @@ def _rename(rows: pa.Table, renamed: pa.Table | None) -> pa.Table:
     return rows
 
 
-def _kept_vectors(chunks: Sequence[Chunk], renamed: dict[int, pa.Table], dimension: int) -> Iterator[StoredVectors]:
-    """Descriptors of a shard, float16 [n, dimension] for each chunk, without those of images whose id is taken."""
-    for chunk in chunks:
-        vectors = np.asarray(chunk.vectors(dimension))
-        if chunk.number in renamed:
-            status = pq.read_table(chunk.rows_path, columns=["status"])["status"]
-            place = np.cumsum(np.asarray(pc.equal(status, "ok"))) - 1  # row of the chunk -> row of its descriptors
-            was_ok = np.asarray(pc.equal(status, "ok"))
-            taken = renamed[chunk.number]["row"].to_numpy()
-            vectors = np.delete(vectors, place[taken[was_ok[taken]]], axis=0)
-        yield vectors
+def _write_local(folder: Path, chunks: Sequence[Chunk], renamed: dict[int, pa.Table]) -> LocalEntry:
+    parts = (chunk.local().without(_left_out(chunk, renamed)) for chunk in chunks)
+    return LocalEntry(CODEC, write_local(folder / FEATURES, folder / OFFSETS, parts))
+
+
+def _left_out(chunk: Chunk, renamed: dict[int, pa.Table]) -> NDArray[np.int64]:
+    """Which of the chunk's descriptors belong to images whose id is taken: places among them, int64 [n]."""
+    if chunk.number not in renamed:
+        return np.empty(0, np.int64)
+    status = pq.read_table(chunk.rows_path, columns=["status"])["status"]
+    was_ok = np.asarray(pc.equal(status, "ok"))
+    place = np.cumsum(was_ok) - 1  # row of the chunk -> row of its descriptors
+    taken = renamed[chunk.number]["row"].to_numpy()
+    return np.asarray(place[taken[was_ok[taken]]], np.int64)

@@ -29,6 +29,7 @@ class Recipe:
     nprobe: int
     candidates: int
     auto_images: int
+    local_features: int
 
     def codes(self, dimension: int, shard_images: int, trained_on: int) -> str:
         """The FAISS factory string for shards of up to `shard_images` images, trained on `trained_on` images."""
@@ -100,6 +101,13 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
 def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     """What a snapshot stores: the whole recipe."""
     return asdict(recipe)
+
+
+def auto_local_features() -> int:
+    """`local_features` of the recipes that `auto` chooses from. They share it, so that describing can begin before the
+    choice.
+    """
+    return load_recipe(recipe_names()[0]).local_features
 
 
 def choose_recipe(images: int, dimension: int, max_memory: int) -> tuple[Recipe, str]:

@@ -4,7 +4,7 @@ possible.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from copydet.errors import CopydetError
+from copydet.errors import CopydetError, UsageError
+from copydet.local_features.describe import CODEC, RECORD_BYTES
 from copydet.records import StoredVectors
-from copydet.store.snapshots import ShardEntry, check_file, shard_folder
+from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, map_local
+from copydet.store.snapshots import LocalEntry, ShardEntry, check_file, shard_folder
 
 CODES, DESCRIPTORS, IMAGES = "codes.faiss", "descriptors.f16", "images.parquet"
 
@@ -26,7 +28,8 @@ class Shard:
     """An open shard. Row i of `codes`, of `descriptors` and of images.parquet is the same image, for i < `described`.
 
     `codes`: faiss.Index with inner product, `described` vectors. `descriptors`: float16 [described, dimension], memory-
-    mapped, rows of length 1. `images`: rows of images.parquet, those without a descriptor at the end.
+    mapped, rows of length 1. `images`: rows of images.parquet, those without a descriptor at the end. `local_codec`:
+    what the bytes of the local features mean; None where the shard has none.
     """
 
     name: str
@@ -36,6 +39,22 @@ class Shard:
     codes: Any
     descriptors: StoredVectors
     images_hash: str
+    local_codec: str | None = None
+
+    @cached_property
+    def local(self) -> StoredLocal | None:
+        """Local features of the described images, memory-mapped when they are first asked for.
+
+        Raises UsageError when another version of copydet made them, so that their bytes mean something else.
+        """
+        if self.local_codec is None:
+            return None
+        if self.local_codec != CODEC:
+            raise UsageError(
+                f"the local features in {self.folder} are of kind {self.local_codec}, this copydet reads {CODEC}; "
+                "index the images again"
+            )
+        return map_local(self.folder / FEATURES, self.folder / OFFSETS, self.described)
 
     @property
     def images_path(self) -> Path:
@@ -63,12 +82,14 @@ def open_shard(index: Path, entry: ShardEntry, dimension: int) -> Shard:
     Sizes are compared with the snapshot before anything is read; contents are not hashed.
     """
     folder = shard_folder(index, entry.name)
-    for name in (CODES, DESCRIPTORS, IMAGES):
+    for name in (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if entry.local else ())):
         if name not in entry.files:
             raise CopydetError(f"{folder} is damaged: the snapshot lists no {name}")
     paths = {name: check_file(index, f"shards/{entry.name}/{name}", file) for name, file in entry.files.items()}
     if entry.files[DESCRIPTORS].bytes != entry.described * dimension * 2:
         raise CopydetError(f"{paths[DESCRIPTORS]} does not hold {entry.described:,} descriptors of {dimension} numbers")
+    if entry.local and not _local_fits(entry, entry.local):
+        raise CopydetError(f"{paths[FEATURES]} does not hold {entry.local.features:,} local features")
     return Shard(
         name=entry.name,
         folder=folder,
@@ -77,7 +98,14 @@ def open_shard(index: Path, entry: ShardEntry, dimension: int) -> Shard:
         codes=_read_codes(paths[CODES], entry, dimension),
         descriptors=_map(paths[DESCRIPTORS], entry.described, dimension),
         images_hash=entry.files[IMAGES].xxh3,
+        local_codec=entry.local.codec if entry.local else None,
     )
+
+
+def _local_fits(entry: ShardEntry, local: LocalEntry) -> bool:
+    """Whether the sizes are right, as far as they are known: another codec may have records of another size."""
+    known = local.codec != CODEC or entry.files[FEATURES].bytes == local.features * RECORD_BYTES
+    return known and entry.files[OFFSETS].bytes == 8 * (entry.described + 1)
 
 
 def map_descriptors(path: Path, dimension: int) -> StoredVectors:

@@ -2,13 +2,14 @@
 
 building/plan.json             what is being built; a run goes on only from chunks of the same plan
 building/chunk-000000.f16      descriptors of the chunk's images with status ok, raw float16 [described, dimension]
+building/chunk-000000.local    their local features, and chunk-000000.offsets (see local.py), where the run stores them
 building/chunk-000000.parquet  rows of all its images in source order; written last, so a chunk that has it is whole
 building/*.json                results of later steps (quantiser, finished shards) with all that they depend on
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from copydet.errors import CopydetError, UsageError
 from copydet.progress import Progress
 from copydet.records import Described, Image, ImageRow, StoredVectors, Vectors
+from copydet.shards.local import StoredLocal, join_local, map_local, write_local
 from copydet.shards.metadata import clean_text, rows_table
 from copydet.shards.shard import map_descriptors
 from copydet.store import atomic
@@ -30,12 +33,13 @@ CHUNK_IMAGES = 2048
 
 @dataclass(frozen=True)
 class Chunk:
-    """A finished chunk: `images` rows, `described` of them with a descriptor."""
+    """A finished chunk: `images` rows, `described` of them with a descriptor (and local features, if `has_local`)."""
 
     number: int
     folder: Path
     images: int
     described: int
+    has_local: bool = False
 
     @property
     def rows_path(self) -> Path:
@@ -44,6 +48,10 @@ class Chunk:
     @property
     def vectors_path(self) -> Path:
         return self.folder / f"chunk-{self.number:06d}.f16"
+
+    @property
+    def local_paths(self) -> tuple[Path, Path]:
+        return self.vectors_path.with_suffix(".local"), self.vectors_path.with_suffix(".offsets")
 
     @property
     def stamp(self) -> tuple[int, int, int]:
@@ -57,6 +65,10 @@ class Chunk:
     def vectors(self, dimension: int) -> StoredVectors:
         """float16 [described, dimension], mapped: descriptors of the rows with status ok, in their order."""
         return map_descriptors(self.vectors_path, dimension)
+
+    def local(self) -> StoredLocal:
+        """Local features of the same images, mapped. Raises CopydetError where they are damaged."""
+        return map_local(*self.local_paths, self.described)
 
 
 def start_plan(building: Path, plan: Mapping[str, Any], base: int) -> None:
@@ -103,31 +115,37 @@ def remember(building: Path, name: str, key: Mapping[str, Any], value: Any) -> N
 
 
 def write_chunks(
-    folder: Path, described: Iterable[Described], dimension: int, first_number: int, progress: Progress
+    folder: Path,
+    described: Iterable[Described],
+    dimension: int,
+    first_number: int,
+    progress: Progress,
+    *,
+    has_local: bool,
 ) -> Iterator[Chunk]:
-    """Stage images in chunks of CHUNK_IMAGES; yields each chunk once it is on disk. The last one may be shorter."""
-    number, rows, ok, vectors = first_number, list[ImageRow](), list[int](), list[Vectors]()
+    """Stage images in chunks of CHUNK_IMAGES; yields each chunk once it is on disk. The last one may be shorter.
+
+    `has_local` says whether the batches bring local features (a batch in which no image is ok doesn't tell).
+    """
+    number, waiting = first_number, _Waiting()
     for batch in described:
         start = 0
         while start < len(batch.rows):
-            end = min(len(batch.rows), start + CHUNK_IMAGES - len(rows))
-            inside = [j for j, row in enumerate(batch.ok) if start <= row < end]
-            ok += [batch.ok[j] - start + len(rows) for j in inside]
-            vectors.append(batch.vectors[inside])
-            rows += batch.rows[start:end]
+            end = min(len(batch.rows), start + CHUNK_IMAGES - len(waiting.rows))
+            waiting.take(batch, start, end)
             start = end
-            if len(rows) == CHUNK_IMAGES:
-                yield _write_chunk(folder, number, rows, ok, vectors, dimension)
-                number, rows, ok, vectors = number + 1, [], [], []
+            if len(waiting.rows) == CHUNK_IMAGES:
+                yield _write_chunk(folder, number, waiting, dimension, has_local)
+                number, waiting = number + 1, _Waiting()
         progress.advance(len(batch.rows))
-    if rows:
-        yield _write_chunk(folder, number, rows, ok, vectors, dimension)
+    if waiting.rows:
+        yield _write_chunk(folder, number, waiting, dimension, has_local)
 
 
-def finished_chunks(folder: Path, dimension: int) -> list[Chunk]:
+def finished_chunks(folder: Path, dimension: int, has_local: bool) -> list[Chunk]:
     """The whole chunks from number 0 on, up to the first that is missing or damaged."""
     chunks: list[Chunk] = []
-    while chunk := _read_chunk(folder, len(chunks), dimension):
+    while chunk := _read_chunk(folder, len(chunks), dimension, has_local):
         chunks.append(chunk)
     return chunks
 
@@ -135,6 +153,7 @@ def finished_chunks(folder: Path, dimension: int) -> list[Chunk]:
 def resume(
     folder: Path,
     dimension: int,
+    has_local: bool,
     list_images: Callable[[], Iterator[Image]],
     progress: Progress,
 ) -> tuple[list[Chunk], Iterator[Image]]:
@@ -145,7 +164,7 @@ def resume(
     """
     images = list_images()
     kept: list[Chunk] = []
-    staged = finished_chunks(folder, dimension)
+    staged = finished_chunks(folder, dimension, has_local)
     for chunk in staged:
         if not _lists_the_same(chunk, images):
             progress.note(
@@ -162,24 +181,46 @@ def resume(
     return kept, images
 
 
-def _write_chunk(
-    folder: Path, number: int, rows: Sequence[ImageRow], ok: Sequence[int], parts: Sequence[Vectors], dimension: int
-) -> Chunk:
-    vectors = np.concatenate([np.empty((0, dimension), np.float32), *parts])
+@dataclass
+class _Waiting:
+    """Described images of the chunk that is not full yet; `ok` and `local` as in Described."""
+
+    rows: list[ImageRow] = field(default_factory=list)
+    ok: list[int] = field(default_factory=list)
+    vectors: list[Vectors] = field(default_factory=list)
+    local: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    def take(self, batch: Described, start: int, end: int) -> None:
+        """Rows `start` to `end` of the batch, with what belongs to them."""
+        inside = [j for j, row in enumerate(batch.ok) if start <= row < end]
+        self.ok += [batch.ok[j] - start + len(self.rows) for j in inside]
+        self.vectors.append(batch.vectors[inside])
+        if batch.local:
+            self.local += [batch.local[j] for j in inside]
+        self.rows += batch.rows[start:end]
+
+
+def _write_chunk(folder: Path, number: int, waiting: _Waiting, dimension: int, has_local: bool) -> Chunk:
+    rows, ok = waiting.rows, waiting.ok
+    vectors = np.concatenate([np.empty((0, dimension), np.float32), *waiting.vectors])
     if vectors.shape != (len(ok), dimension) or any(rows[row].status != "ok" for row in ok):
         raise CopydetError(f"got descriptors of shape {vectors.shape} for {len(ok)} images of dimension {dimension}")
     if not np.isfinite(vectors).all():
         bad = rows[ok[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]]
         raise CopydetError(f"the descriptor of {bad.image_id} is not finite; check the descriptor's weights")
-    chunk = Chunk(number, folder, len(rows), len(ok))
+    if len(waiting.local) != (len(ok) if has_local else 0):
+        raise CopydetError(f"got local features of {len(waiting.local)} images, {len(ok)} are described")
+    chunk = Chunk(number, folder, len(rows), len(ok), has_local)
     with atomic.new_file(chunk.vectors_path) as path:
         vectors.astype(np.float16).tofile(path)
+    if has_local:
+        write_local(*chunk.local_paths, [join_local(waiting.local)])
     with atomic.new_file(chunk.rows_path) as path:
         pq.write_table(rows_table(rows, datetime.now(UTC)), path)
     return chunk
 
 
-def _read_chunk(folder: Path, number: int, dimension: int) -> Chunk | None:
+def _read_chunk(folder: Path, number: int, dimension: int, has_local: bool) -> Chunk | None:
     chunk = Chunk(number, folder, 0, 0)
     if not (chunk.rows_path.exists() and chunk.vectors_path.exists()):
         return None
@@ -188,7 +229,15 @@ def _read_chunk(folder: Path, number: int, dimension: int) -> Chunk | None:
     except (OSError, pa.ArrowException):
         return None
     described, rest = divmod(chunk.vectors_path.stat().st_size, 2 * dimension)
-    return None if rest or described > images else Chunk(number, folder, images, described)
+    if rest or described > images:
+        return None
+    chunk = Chunk(number, folder, images, described, has_local)
+    if has_local:
+        try:
+            chunk.local()
+        except (OSError, CopydetError):
+            return None
+    return chunk
 
 
 def _lists_the_same(chunk: Chunk, images: Iterator[Image]) -> bool:

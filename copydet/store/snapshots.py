@@ -22,6 +22,7 @@ _MAX_SNAPSHOT_BYTES = 256 << 20
 _NUMBER = re.compile(r"[0-9]{6,12}")
 _SHARD_NAME = re.compile(r"[0-9]{6,12}-[0-9]{4,9}")
 _FILE_NAME = re.compile(r"[a-z0-9_]{1,40}(\.[a-z0-9_]{1,20}){1,2}")
+_CODEC = re.compile(r"[a-z0-9_.-]{1,40}")
 _LOOSE_FILE = re.compile(r"deletions/[0-9]{6,12}\.parquet|quantisers/[0-9a-f]{32}\.faiss")
 
 
@@ -34,11 +35,19 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class LocalEntry:
+    """The local features of a shard: what their bytes mean (local_features.describe.CODEC), and how many they are."""
+
+    codec: str
+    features: int
+
+
+@dataclass(frozen=True)
 class ShardEntry:
     """One shard. `images` counts all rows of images.parquet, `described` the first ones, which have a descriptor.
 
     `codes` is the FAISS factory string that codes.faiss was really made with: "Flat" where images were too few to train
-    the recipe's.
+    the recipe's. `local` is None where no local features are stored.
     """
 
     name: str
@@ -46,6 +55,7 @@ class ShardEntry:
     described: int
     codes: str
     files: Mapping[str, FileEntry]
+    local: LocalEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +241,12 @@ def parse_shard(value: Any) -> ShardEntry:
         described=_count(value["described"], most=images),
         codes=_text(value["codes"]),
         files=files,
+        local=_parse_local(value.get("local")),
     )
+
+
+def _parse_local(value: Any) -> LocalEntry | None:
+    return None if value is None else LocalEntry(_matching(_CODEC, value["codec"]), _count(value["features"]))
 
 
 def _parse_file(value: Any) -> FileEntry:

@@ -12,7 +12,7 @@ from copydet.records import Pixels, Vectors
 from copydet.shards import staging
 from copydet.shards.recipe import Recipe
 
-RECIPE = Recipe("tiny-pq", "for tests", "IVF{lists},PQ{code_bytes}x4", 8, 200, 60, 50, 4, 20, 0)
+RECIPE = Recipe("tiny-pq", "for tests", "IVF{lists},PQ{code_bytes}x4", 8, 200, 60, 50, 4, 20, 0, 50)
 
 
 class SlowRuntime(ThumbnailRuntime):

@@ -21,7 +21,7 @@ from copydet.store.locks import write_lock
 from copydet.store.snapshots import Snapshot
 
 FLAT = load_recipe("flat")
-TINY_PQ = Recipe("tiny-pq", "for tests", "IVF{lists},PQ{code_bytes}x4", 8, 200, 60, 50, 4, 20, 0)
+TINY_PQ = Recipe("tiny-pq", "for tests", "IVF{lists},PQ{code_bytes}x4", 8, 200, 60, 50, 4, 20, 0, 50)
 
 
 class Notes(Progress):

@@ -34,8 +34,8 @@ print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def test_the_parts_stay_below_the_whole_and_the_line_says_them() -> None:
-    plan = memory_plan(2 << 30, workers=2, limits=SMALL)
-    assert plan.process + plan.decode + plan.queue <= plan.max_memory
+    plan = memory_plan(2 << 30, workers=2, limits=SMALL, local_features=100)
+    assert plan.process + plan.decode + plan.staged + plan.queue <= plan.max_memory
     assert plan.process + plan.work == plan.max_memory
     assert "2,048 MiB at most" in plan.text
     assert "\n" not in plan.text
@@ -43,12 +43,12 @@ def test_the_parts_stay_below_the_whole_and_the_line_says_them() -> None:
 
 def test_too_little_memory_is_one_line_with_the_least_amount() -> None:
     with pytest.raises(UsageError, match=r"100 MiB of memory are too few: this needs [\d,]+ MiB"):
-        memory_plan(100 * MIB, workers=2, limits=SMALL)
+        memory_plan(100 * MIB, workers=2, limits=SMALL, local_features=100)
 
 
 def test_sample_and_shards_shrink_with_the_memory() -> None:
     recipe = load_recipe("flat")
-    large, small = memory_plan(8 << 30, 2, SMALL), memory_plan(700 * MIB + resident_bytes(), 2, SMALL)
+    large, small = memory_plan(8 << 30, 2, SMALL, 100), memory_plan(700 * MIB + resident_bytes(), 2, SMALL, 100)
     assert large.shard_images(recipe, 512) == recipe.shard_images
     assert 2048 <= small.shard_images(recipe, 4096) < recipe.shard_images
     pq = load_recipe("ivf-pq")
@@ -57,7 +57,7 @@ def test_sample_and_shards_shrink_with_the_memory() -> None:
 
 def test_without_a_limit_half_of_the_memory_is_taken() -> None:
     if total_memory() // 2 > 1 << 30:
-        assert memory_plan(None, 1, SMALL).max_memory == total_memory() // 2
+        assert memory_plan(None, 1, SMALL, 100).max_memory == total_memory() // 2
 
 
 @pytest.mark.slow

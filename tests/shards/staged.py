@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from copydet.local_features.describe import RECORD_BYTES
 from copydet.progress import Silent
 from copydet.records import ImageRow, Vectors
 from copydet.shards import staging
@@ -21,17 +23,28 @@ def row(image_id: str, status: Any = "ok", metadata: Mapping[str, object] | None
     return ImageRow(image_id, f"/photos/{image_id}", "photos", 40, 30, "JPEG", 99, "ab", status, "", metadata or {})
 
 
-def batches(rows: Sequence[ImageRow], vectors: Vectors, size: int = 100) -> Iterable[Described]:
-    """Rows in batches; `vectors` holds those of the rows with status ok."""
+def records(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Local features of `count` images: 0 to 4 records each."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (number, RECORD_BYTES), np.uint8) for number in rng.integers(0, 5, count)]
+
+
+def batches(
+    rows: Sequence[ImageRow], vectors: Vectors, local: Sequence[NDArray[np.uint8]] = (), size: int = 100
+) -> Iterable[Described]:
+    """Rows in batches; `vectors` and `local` hold those of the rows with status ok."""
     used = 0
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         ok = [place for place, each in enumerate(part) if each.status == "ok"]
-        yield Described(part, ok, vectors[used : used + len(ok)])
+        yield Described(part, ok, vectors[used : used + len(ok)], local[used : used + len(ok)])
         used += len(ok)
 
 
-def stage(folder: Path, rows: Sequence[ImageRow], dimension: int = 16, seed: int = 0, first: int = 0) -> list[Chunk]:
+def stage(
+    folder: Path, rows: Sequence[ImageRow], dimension: int = 16, seed: int = 0, first: int = 0, has_local: bool = True
+) -> list[Chunk]:
     folder.mkdir(parents=True, exist_ok=True)
-    vectors = unit_vectors(sum(each.status == "ok" for each in rows), dimension, seed)
-    return list(staging.write_chunks(folder, batches(rows, vectors), dimension, first, Silent()))
+    described = sum(each.status == "ok" for each in rows)
+    staged = batches(rows, unit_vectors(described, dimension, seed), records(described, seed) if has_local else ())
+    return list(staging.write_chunks(folder, staged, dimension, first, Silent(), has_local=has_local))

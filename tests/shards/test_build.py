@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -6,16 +7,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from staged import row, stage, unit_vectors
+from staged import records, row, stage, unit_vectors
 
-from copydet.errors import CopydetError
+from copydet.errors import CopydetError, UsageError
+from copydet.local_features.describe import CODEC
 from copydet.records import Status
 from copydet.shards.build import Codes, build_shard, common_schema, divide
 from copydet.shards.duplicates import find_duplicates
 from copydet.shards.quantiser import sample_vectors, train_quantiser
 from copydet.shards.shard import Shard, open_shard
 from copydet.shards.staging import Chunk
-from copydet.store.snapshots import ShardEntry
+from copydet.store.snapshots import FileEntry, LocalEntry, ShardEntry
 
 D = 16
 
@@ -48,17 +50,19 @@ def test_rows_with_a_descriptor_come_first_and_rows_agree_everywhere(
     assert ok == list(range(shard.described))
     assert shard.images == len(first) + len(second)
     ids = [each.image_id for part in parts for each in part]
-    kept = [
-        vector
-        for part, seed in ((0, 1), (1, 2))
-        for vector, each in zip(
-            unit_vectors(sum(e.status == "ok" for e in parts[part]), D, seed),
-            [place for place, e in enumerate(parts[part]) if e.status == "ok"],
-            strict=True,
-        )
-        if parts[part][each].image_id not in [e.image_id for e in parts[part][:each]]
-    ]
+    kept, local = [], []
+    for part, seed in zip(parts, (1, 2), strict=True):
+        described = [place for place, each in enumerate(part) if each.status == "ok"]
+        brought = zip(unit_vectors(len(described), D, seed), records(len(described), seed), described, strict=True)
+        for vector, features, place in brought:
+            if part[place].image_id not in [each.image_id for each in part[:place]]:
+                kept.append(vector)
+                local.append(features)
     assert np.array_equal(shard.descriptors, np.array(kept, np.float16).reshape(-1, D))
+    assert shard.local is not None
+    assert all(np.array_equal(shard.local.of(place), features) for place, features in enumerate(local))
+    assert (len(shard.local.offsets), len(shard.local.features)) == (shard.described + 1, sum(map(len, local)))
+    assert entry.local == LocalEntry(CODEC, len(shard.local.features))
     assert shard.codes.ntotal == shard.described
     if kept:
         stored = shard.codes.reconstruct_n(0, shard.described)
@@ -99,7 +103,9 @@ def test_trained_codes_find_what_they_hold(tmp_path: Path, factory: str) -> None
     assert np.mean([50 * n in found[n] for n in range(len(queries))]) > 0.9
 
 
-@pytest.mark.parametrize("name", ["codes.faiss", "descriptors.f16", "images.parquet"])
+@pytest.mark.parametrize(
+    "name", ["codes.faiss", "descriptors.f16", "images.parquet", "local.features", "local.offsets"]
+)
 def test_a_cut_or_missing_file_is_one_line_before_anything_is_read(tmp_path: Path, name: str) -> None:
     entry = build(tmp_path, stage(tmp_path, [row(str(n)) for n in range(10)]))
     path = tmp_path / "shards" / entry.name / name
@@ -133,3 +139,34 @@ def test_a_shard_is_closed_data(tmp_path: Path) -> None:
     assert isinstance(shard.descriptors, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         shard.descriptors[0, 0] = 1
+
+
+def test_a_shard_without_local_features_has_no_file_of_them(tmp_path: Path) -> None:
+    entry = build(tmp_path, stage(tmp_path, [row("a")], has_local=False))
+    shard = open_shard(tmp_path, entry, D)
+    assert (entry.local, shard.local, shard.local_codec) == (None, None, None)
+    assert sorted(path.name for path in shard.folder.iterdir()) == ["codes.faiss", "descriptors.f16", "images.parquet"]
+
+
+def test_local_features_of_another_codec_are_refused_when_they_are_asked_for_and_only_then(tmp_path: Path) -> None:
+    entry = build(tmp_path, stage(tmp_path, [row(str(n)) for n in range(10)]))
+    assert entry.local is not None
+    shard = open_shard(tmp_path, replace(entry, local=LocalEntry("older-0", 3)), D)
+    assert (shard.local_codec, shard.codes.ntotal) == ("older-0", 10)
+    with pytest.raises(UsageError, match=f"of kind older-0, this copydet reads {CODEC}; index the images again"):
+        _ = shard.local
+
+
+def test_local_features_that_do_not_fit_the_snapshot_are_one_line(tmp_path: Path) -> None:
+    entry = build(tmp_path, stage(tmp_path, [row(str(n)) for n in range(10)]))
+    assert entry.local is not None
+    with pytest.raises(CopydetError, match=r"local.features does not hold 999 local features"):
+        open_shard(tmp_path, replace(entry, local=LocalEntry(CODEC, 999)), D)
+    files = {name: file for name, file in entry.files.items() if name != "local.offsets"}
+    with pytest.raises(CopydetError, match=r"lists no local.offsets"):
+        open_shard(tmp_path, replace(entry, files=files), D)
+    offsets = tmp_path / "shards" / entry.name / "local.offsets"
+    offsets.write_bytes(offsets.read_bytes() + bytes(8))
+    longer = {**entry.files, "local.offsets": FileEntry(8 * 12, "0" * 32)}
+    with pytest.raises(CopydetError, match="does not hold"):
+        open_shard(tmp_path, replace(entry, files=longer), D)

@@ -8,6 +8,7 @@ from copydet.shards.quantiser import check_factory
 from copydet.shards.recipe import (
     TRAIN_PER_LIST,
     Recipe,
+    auto_local_features,
     choose_recipe,
     load_recipe,
     parse_recipe,
@@ -31,6 +32,10 @@ def test_the_shipped_recipes_explain_each_field_by_a_comment() -> None:
         assert len(values) == len(asdict(load_recipe(name)))
         uncommented = {lines[place] for place in values if not lines[place - 1].startswith("#")}
         assert {line.split(" = ")[0] for line in uncommented} <= {"description", "train_images_min"}
+
+
+def test_the_recipes_that_auto_chooses_from_store_equally_many_local_features() -> None:
+    assert {load_recipe(name).local_features for name in recipe_names()} == {auto_local_features()}
 
 
 def test_the_readme_of_the_recipes_explains_each_field_and_each_recipe() -> None:
@@ -104,6 +109,6 @@ def test_an_unknown_recipe_lists_what_there_is() -> None:
     ("factory", "train", "words"), [("Nonsense7", 0, "does not make"), ("SQ8", 0, "needs training")]
 )
 def test_a_factory_string_is_tried_before_anything_is_described(factory: str, train: int, words: str) -> None:
-    recipe = Recipe("mine", "x", factory, 0, train, train, 10, 0, 0, 0)
+    recipe = Recipe("mine", "x", factory, 0, train, train, 10, 0, 0, 0, 0)
     with pytest.raises(UsageError, match=words):
         check_factory(recipe, 16)
