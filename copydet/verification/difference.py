@@ -1,0 +1,175 @@
+"""Where a copy was changed: the reference laid over the query, and a map of what differs beyond the ordinary.
+
+Ordinary is what an edit does everywhere alike: other colours, compression, blur, an alignment that is a pixel or two
+off. It is taken out in three steps: the reference's colours are fitted to the query's by a robust regression, each
+neighbourhood may move by a few pixels before it is compared, and what remains is judged against the remainder of the
+picture. The question is that of SImProv (Black et al., 2022), the answer here needs no network.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.images.resize import resize_to
+from copydet.records import Pixels
+from copydet.verification.outline import Matrix, Size, at_sizes, polygon_area, shared_area
+
+Plane = NDArray[np.float32]  # [h, w], or [h, w, 3] where it holds colours
+Mean = Callable[[NDArray[Any]], Plane]
+
+_WINDOW = 7  # pixels, the side of a neighbourhood
+_SHIFT = 2  # pixels that a neighbourhood may move
+_SHIFTS = [(x, y) for y in range(-_SHIFT, _SHIFT + 1) for x in range(-_SHIFT, _SHIFT + 1) if x * x + y * y <= _SHIFT**2]
+_PRESMOOTH = 0.8  # pixels: sensor noise and the grain of JPEG
+_TONE = 16.0  # grey levels of difference that are as likely ordinary as a change
+_STRUCTURE = 0.4  # the same for the share of the pattern that is lost
+_MOST_USUAL_TONE, _MOST_USUAL_STRUCTURE = 14.0, 0.4  # where half of a picture is off by more, it is changed
+_NOISE = 30.0  # squared grey levels: a pattern weaker than this is none
+_FIT_POINTS = 4096  # that the colours are fitted on
+_FIT_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A reference laid over a query, all in the query's frame.
+
+    `reference` uint8 [h, w, 3]: the reference's pixels where they lie in the query, black outside `mask`. `mask` bool
+    [h, w]: where the two overlap. `difference` float32 [h, w] in [0, 1]: how sure it is that this place was changed, 0
+    outside the mask.
+    """
+
+    reference: Pixels
+    mask: NDArray[np.bool_]
+    difference: Plane
+
+
+def align(query: Pixels, reference: Pixels, matrix: Matrix) -> Aligned:
+    """Lay the reference over the query and tell where the query was changed.
+
+    `matrix` [3, 3] maps pixels of `query` to pixels of `reference`, at the sizes given (see `outline.at_sizes`). Where
+    the two share nothing, the mask is empty.
+    """
+    height, width = query.shape[:2]
+    laid, mask = lay_over(reference, matrix, (width, height))
+    difference = np.zeros((height, width), np.float32)
+    if mask.sum() >= _WINDOW**2:
+        difference = difference_map(query, laid, mask)
+    return Aligned(laid, mask, difference)
+
+
+def lay_over(reference: Pixels, matrix: Matrix, size: Size) -> tuple[Pixels, NDArray[np.bool_]]:
+    """The reference as it lies in a query of this size, and where it does: uint8 [h, w, 3], bool [h, w]."""
+    has = (reference.shape[1], reference.shape[0])
+    in_query, in_reference = shared_area(matrix, size, has)
+    if not len(in_query):
+        return np.zeros((size[1], size[0], 3), np.uint8), np.zeros((size[1], size[0]), bool)
+    # What is shown much smaller is made smaller first: the warp looks at four pixels and would skip the others.
+    shown = math.sqrt(polygon_area(in_query) / polygon_area(in_reference))
+    if shown < 0.75:
+        small = (max(round(has[0] * shown), 1), max(round(has[1] * shown), 1))
+        reference, matrix = resize_to(reference, *small), at_sizes(matrix, (size, size), (has, small))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpPerspective(reference, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    drawn = np.zeros((size[1], size[0]), np.uint8)
+    cv2.fillConvexPoly(drawn, np.round(in_query * 16).astype(np.int32), 1, shift=4)
+    mask = drawn > 0
+    return np.where(mask[..., None], warped, 0).astype(np.uint8), mask
+
+
+def difference_map(query: Pixels, laid: Pixels, mask: NDArray[np.bool_]) -> Plane:
+    """float32 [h, w] in [0, 1], 0 outside the mask, from a query and a reference that lies in its frame."""
+    ours = cv2.GaussianBlur(query, (0, 0), _PRESMOOTH).astype(np.float32)
+    theirs = cv2.GaussianBlur(_filled(laid, mask), (0, 0), _PRESMOOTH).astype(np.float32)
+    theirs = _fit_colours(ours, theirs, mask)
+    # Pixels at the rim are mixed with what lies beyond it; neighbourhoods there are judged by the pixels behind them.
+    inside = cv2.erode(mask.astype(np.float32), np.ones((5, 5)), borderValue=1)
+    weight = cv2.blur(inside, (_WINDOW, _WINDOW)) + 1e-6
+
+    def mean(values: NDArray[Any]) -> Plane:
+        """The mean over each neighbourhood, of what lies in the mask."""
+        return np.asarray(cv2.blur(values * inside, (_WINDOW, _WINDOW)) / weight, np.float32)
+
+    change = np.maximum(_tone_change(ours, theirs, mask, mean), _structure_change(ours, theirs, mask, mean))
+    change = change**3 / (1 + change**3)
+    change[~mask] = 0
+    return np.asarray(change, np.float32)
+
+
+def _filled(laid: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """The reference with its mean colour outside the mask, so that black does not bleed in."""
+    filled = laid.copy()
+    filled[~mask] = laid[mask].mean(axis=0)
+    return filled
+
+
+def _fit_colours(
+    ours: NDArray[np.float32], theirs: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """The reference's colours turned into the query's by one smooth function for the whole picture.
+
+    It is linear in the three channels, their squares and roots, which covers grey, sepia, inversion, channel swaps,
+    contrast and gamma; weights by Cauchy's function keep what was changed from pulling at it.
+    """
+    places = np.flatnonzero(mask)
+    places = places[:: max(len(places) // _FIT_POINTS, 1)]
+    wanted = ours.reshape(-1, 3)[places]
+    terms = _colour_terms(theirs.reshape(-1, 3)[places])
+    ridge = 1e-5 * len(places) * np.eye(terms.shape[1])
+    ridge[0, 0] = 0
+    weights = np.ones(len(places))
+    for _ in range(_FIT_ROUNDS):
+        weighted = terms * weights[:, None]
+        fitted = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ wanted)
+        away = np.abs(terms @ fitted - wanted).max(axis=1)
+        scale = max(2.0, 1.5 * float(np.median(away)))
+        weights = 1 / (1 + (away / scale) ** 2) ** 2
+    everywhere = _colour_terms(theirs.reshape(-1, 3)) @ fitted
+    return np.clip(everywhere, 0, 255).astype(np.float32).reshape(theirs.shape)
+
+
+def _colour_terms(colours: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[n, 3] -> [n, 10], each about 0 to 1."""
+    unit = colours.astype(np.float64) / 255
+    return np.concatenate([np.ones((len(unit), 1)), unit, unit**2, np.sqrt(unit)], axis=1)
+
+
+def _shifted(values: NDArray[Any], x: int, y: int) -> NDArray[Any]:
+    height, width = values.shape[:2]
+    padded = cv2.copyMakeBorder(values, _SHIFT, _SHIFT, _SHIFT, _SHIFT, cv2.BORDER_REPLICATE)
+    return np.asarray(padded[_SHIFT + y : _SHIFT + y + height, _SHIFT + x : _SHIFT + x + width])
+
+
+def _tone_change(ours: Plane, theirs: Plane, mask: NDArray[np.bool_], mean: Mean) -> Plane:
+    """How far each neighbourhood's colours are from the reference's, in units of what is ordinary in this pair."""
+    best = np.full(mask.shape, np.inf, np.float32)
+    for x, y in _SHIFTS:
+        red, green, blue = cv2.split(cv2.absdiff(ours, _shifted(theirs, x, y)))
+        best = np.minimum(best, mean(cv2.max(cv2.max(red, green), blue)))
+    return np.asarray(best / (_TONE + 2.5 * min(float(np.median(best[mask])), _MOST_USUAL_TONE)), np.float32)
+
+
+def _structure_change(ours: Plane, theirs: Plane, mask: NDArray[np.bool_], mean: Mean) -> Plane:
+    """How little of each neighbourhood's pattern is the reference's, in units of what is ordinary in this pair."""
+    a, b = (_pattern(_grey(each), mean) for each in (ours, theirs))
+    power = mean(a * a) + _NOISE
+    best = np.zeros(mask.shape, np.float32)
+    for x, y in _SHIFTS:
+        moved = _shifted(b, x, y)
+        best = np.maximum(best, (2 * mean(a * moved) + _NOISE) / (power + mean(moved * moved)))
+    change = 1 - best
+    return np.asarray(
+        change / (_STRUCTURE + 2 * min(float(np.median(change[mask])), _MOST_USUAL_STRUCTURE)), np.float32
+    )
+
+
+def _grey(colours: Plane) -> Plane:
+    return np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), np.float32)
+
+
+def _pattern(grey: Plane, mean: Mean) -> Plane:
+    return np.asarray(grey - mean(grey), np.float32)
