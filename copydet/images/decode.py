@@ -2,13 +2,12 @@
 
 Two roads give the same pixels: OpenCV for plain JPEG (twice as fast), Pillow for all else and whenever OpenCV says
 no, so that Pillow alone decides what is truncated. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size by its own
-transform where that is still no smaller than the resize wants. Colours: alpha over white, CMYK by Pillow's formula,
-embedded profiles ignored. Animations and multi-page files: the first frame or page.
+transform where that is still no smaller than the resize and DETAIL want. Colours: alpha over white, CMYK by Pillow's
+formula, embedded profiles ignored. Animations and multi-page files: the first frame or page.
 """
 
 import io
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,6 +34,9 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+# A JPEG is decoded at least so large, for what is done with it beside describing (local features): so its descriptor is
+# the same with and without that, and one decoding serves both.
+DETAIL = Resize("long_edge", 224)
 _MAX_SCANS = 200  # of a progressive JPEG: a hostile file can hold thousands, each as dear as a whole decode
 _FLAT = 3.0  # standard deviation, in grey levels, below which a picture has nothing to describe
 
@@ -65,8 +67,9 @@ class Decoded:
 
 
 def decode(data: bytes, resize: Resize, limits: Limits = DEFAULT_LIMITS, also: Resize | None = None) -> Decoded:
-    """Decode one image once, for `resize` and, where given, for `also`.
+    """Decode one image for `resize` and, where given, for `also`: the pixels for `resize` are the same either way.
 
+    A JPEG is decoded a second time where `also` wants more pixels than that took, which up to DETAIL it does not.
     Raises ImageProblem: unreadable (empty, damaged), too_large, truncated, unsupported.
     """
     check_bytes(len(data), limits.max_bytes)
@@ -87,50 +90,52 @@ def decode(data: bytes, resize: Resize, limits: Limits = DEFAULT_LIMITS, also: R
 
 
 def _decode(data: bytes, limits: Limits, resize: Resize, also: Resize | None) -> Decoded:
-    wanted = (resize,) if also is None else (resize, also)
     with PilImage.open(io.BytesIO(data), formats=_openable()) as image:
         width, height = image.size
         if width * height > limits.max_pixels:
             raise ImageProblem("too_large", f"{width:,} x {height:,} pixels, the limit is {limits.max_pixels:,}")
         name = _FORMAT_NAMES.get(str(image.format), str(image.format).lower())
         if name == "jpeg":
-            pixels, width, height = _jpeg(data, image, wanted)
+            pixels, detailed, width, height = _jpeg(data, image, resize, also)
         else:
             pixels = _to_rgb(image)
             # Pillow turns some formats upright itself (TIFF) and says so only after loading.
-            pixels = _turn(pixels, _orientation(image))
+            detailed = pixels = _turn(pixels, _orientation(image))
             height, width = pixels.shape[:2]
     # The target is that of the whole image: a reduced one rounds differently.
-    resized = [resize_to(pixels, *each.target(width, height)) for each in wanted]
-    return Decoded(resized[0], width, height, name, resized[1] if also else None)
+    second = resize_to(detailed, *also.target(width, height)) if also else None
+    return Decoded(resize_to(pixels, *resize.target(width, height)), width, height, name, second)
 
 
-def _jpeg(data: bytes, image: PilImage.Image, wanted: Sequence[Resize]) -> tuple[Pixels, int, int]:
-    """(upright pixels, perhaps scaled down as far as all that is wanted allows; width and height of the upright
-    whole).
+def _jpeg(data: bytes, image: PilImage.Image, resize: Resize, also: Resize | None) -> tuple[Pixels, Pixels, int, int]:
+    """(upright pixels for `resize`, those for `also`, both perhaps scaled down; width and height of the upright whole).
+
+    Both are the same where `also` wants no more than DETAIL. What `resize` gets never depends on `also`.
     """
     if "progressive" in image.info and data.count(b"\xff\xda") > _MAX_SCANS:
         raise ImageProblem("unsupported", f"a JPEG of more than {_MAX_SCANS} scans")
-    stored_width, stored_height = image.size
     orientation = _orientation(image)
-    width, height = _turned(image.size, orientation)
-    reduction = min(_reduction((width, height), each.target(width, height)) for each in wanted)
-    # libjpeg rounds a reduced size up and pads; to the nearest, what it stands for is off by half a pixel at most.
-    across, down = max(round(stored_width / reduction), 1), max(round(stored_height / reduction), 1)
-    pixels = _decode_jpeg(data, image, reduction)[:down, :across]
-    return _turn(pixels, orientation), width, height
+    size = _turned(image.size, orientation)
+    reduction = min(_reduction(size, each.target(*size)) for each in (resize, DETAIL))
+    pixels = detailed = _turn(_decode_jpeg(data, image, reduction), orientation)
+    if also and (finer := _reduction(size, also.target(*size))) < reduction:
+        detailed = _turn(_decode_jpeg(data, image, finer), orientation)
+    return pixels, detailed, *size
 
 
 def _decode_jpeg(data: bytes, image: PilImage.Image, reduction: int) -> Pixels:
-    """The JPEG at 1/`reduction` of its size. OpenCV refuses cut files; what it refuses, Pillow judges."""
+    """The JPEG at 1/`reduction` of its size, not turned. OpenCV refuses cut files; what it refuses, Pillow judges."""
+    # libjpeg rounds a reduced size up and pads; to the nearest, what it stands for is off by half a pixel at most.
+    across, down = (max(round(side / reduction), 1) for side in image.size)
     if image.mode in ("RGB", "L"):
         flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if decoded is not None:
-            return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
-    width, height = image.size
-    image.draft(None, (max(width // reduction, 1), max(height // reduction, 1)))
-    return _to_rgb(image)
+            return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)[:down, :across]  # type: ignore[return-value]
+    with PilImage.open(io.BytesIO(data), formats=_openable()) as fresh:  # can be decoded once only
+        width, height = fresh.size
+        fresh.draft(None, (max(width // reduction, 1), max(height // reduction, 1)))
+        return _to_rgb(fresh)[:down, :across]
 
 
 def _reduction(size: tuple[int, int], target: tuple[int, int]) -> int:

@@ -11,6 +11,7 @@ from copydet.images.resize import Resize
 from copydet.records import Pixels, Vectors
 
 DIMENSION = 32
+SMOOTH = (5, 5, (40, 30), cv2.INTER_CUBIC)
 DESCRIPTOR = Descriptor(
     name="thumbnail",
     hash="0123456789abcdef0123456789abcdef",
@@ -42,11 +43,12 @@ class ThumbnailRuntime:
         return projected / np.linalg.norm(projected)
 
 
-def draw_photos(folder: Path, count: int, *, first: int = 0) -> Path:
-    """Write `count` different small JPEGs named 00000.jpg on; returns the folder."""
+def draw_photos(folder: Path, count: int, *, first: int = 0, detailed: bool = False) -> Path:
+    """Write `count` different small JPEGs named 00000.jpg on; returns the folder. Detailed ones have local features."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(first, first + count):
         rng = np.random.default_rng(number)
-        image = cv2.resize(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8), (40, 30), interpolation=cv2.INTER_CUBIC)
+        rows, columns, size, method = (12, 16, (224, 168), cv2.INTER_NEAREST) if detailed else SMOOTH
+        image = cv2.resize(rng.integers(0, 256, (rows, columns, 3), dtype=np.uint8), size, interpolation=method)
         cv2.imwrite(str(folder / f"{number:05d}.jpg"), image)
     return folder

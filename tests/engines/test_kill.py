@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from drawn import draw_photos
-from test_local import contents, ids_of
+from test_local import contents, ids_of, shards_of
 
 from copydet.errors import NotAnIndex
 from copydet.store import snapshots
@@ -57,12 +57,20 @@ def number_of(index: Path) -> int:
     return snapshot.number
 
 
+def has_local_features(index: Path) -> bool:
+    """Whether those of every shard are among what is compared."""
+    names = {f"shards/{shard.name}/local.{each}" for shard in shards_of(index) for each in ("features", "offsets")}
+    compared = contents(index)
+    return names <= set(compared) and all(compared[name] for name in names)
+
+
 @pytest.mark.timeout(280)
 def test_indexing_killed_at_random_instants_ends_like_an_undisturbed_run(tmp_path: Path) -> None:
-    photos = draw_photos(tmp_path / "photos", 150)
+    photos = draw_photos(tmp_path / "photos", 150, detailed=True)
     (photos / "bad.jpg").write_bytes(b"")
     seconds = run("build", tmp_path / "whole", photos)
     assert seconds
+    assert has_local_features(tmp_path / "whole")
     rng, kills = random.Random(5), 0
     rounds = itertools.count()
     while kills < 6:
@@ -77,11 +85,14 @@ def test_indexing_killed_at_random_instants_ends_like_an_undisturbed_run(tmp_pat
 def test_adding_killed_at_random_instants_keeps_the_old_index_readable_and_ends_like_an_undisturbed_run(
     tmp_path: Path,
 ) -> None:
-    photos, more = draw_photos(tmp_path / "photos", 70), draw_photos(tmp_path / "more", 70, first=60)
+    photos, more = (
+        draw_photos(tmp_path / name, 70, first=first, detailed=True) for name, first in (("photos", 0), ("more", 60))
+    )
     assert run("build", tmp_path / "before", photos)
     shutil.copytree(tmp_path / "before", tmp_path / "whole")
     seconds = run("add", tmp_path / "whole", more)
     assert seconds
+    assert has_local_features(tmp_path / "whole")
     rng, kills = random.Random(6), 0
     rounds = itertools.count()
     while kills < 6:

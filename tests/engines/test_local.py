@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,9 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from drawn import DESCRIPTOR, DIMENSION, ThumbnailRuntime, draw_photos
+from numpy.typing import NDArray
 
 from copydet.engines import local
 from copydet.errors import CopydetError, IndexLocked, NotAnIndex, UsageError
+from copydet.images.decode import DETAIL, decode
+from copydet.images.resize import Resize
+from copydet.local_features.describe import LOCAL_EDGE, describe_local
 from copydet.progress import Progress
 from copydet.records import Pixels, Vectors
 from copydet.shards import staging
@@ -384,3 +389,101 @@ def test_a_descriptor_that_is_not_a_number_stops_the_run_with_the_images_name(tm
     photos = draw_photos(tmp_path / "photos", 2)
     with pytest.raises(CopydetError, match=r"00000\.jpg is not finite"):
         local.build(tmp_path / "index", [str(photos)], DESCRIPTOR, FLAT, BrokenRuntime())
+
+
+def local_of(index: Path) -> dict[str, NDArray[np.uint8]]:
+    """Image id -> its local features, of all shards that have some."""
+    found = {}
+    for shard in shards_of(index):
+        if shard.local is not None:
+            ids = shard.image_ids(range(shard.described))
+            found.update({image_id: shard.local.of(row) for row, image_id in enumerate(ids)})
+    return found
+
+
+def expected_local(photos: Path, count: int) -> dict[str, NDArray[np.uint8]]:
+    found = {}
+    for path in sorted(photos.iterdir()):
+        decoded = decode(path.read_bytes(), DESCRIPTOR.resize, also=Resize("long_edge", LOCAL_EDGE))
+        assert decoded.also is not None
+        found[path.name] = describe_local(decoded.also, count)
+    return found
+
+
+def same_local(found: dict[str, NDArray[np.uint8]], expected: dict[str, NDArray[np.uint8]]) -> bool:
+    return found.keys() == expected.keys() and all(np.array_equal(found[each], expected[each]) for each in expected)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize(("recipe", "count"), [(None, FLAT.local_features), (replace(TINY_PQ, shard_images=20), 50)])
+def test_every_image_keeps_its_local_features_in_whatever_shard_it_is(
+    tmp_path: Path, recipe: Recipe | None, count: int
+) -> None:
+    photos = draw_photos(tmp_path / "photos", 40, detailed=True)
+    index, expected = tmp_path / "index", expected_local(photos, count)
+    assert max(map(len, expected.values())) in range(1, count + 1)
+    (photos / "00007b.jpg").write_bytes(b"")
+    snapshot = build(index, photos, recipe=recipe)
+    assert same_local(local_of(index), expected)
+    assert sum(shard.local.features for shard in snapshot.shards if shard.local) == sum(map(len, expected.values()))
+    more = draw_photos(tmp_path / "more", 4, first=38, detailed=True)
+    add(index, more)
+    assert same_local(local_of(index), expected | expected_local(more, count))
+
+
+def test_a_recipe_without_local_features_stores_none(tmp_path: Path) -> None:
+    photos = draw_photos(tmp_path / "photos", 3, detailed=True)
+    snapshot = build(tmp_path / "index", photos, recipe=replace(FLAT, local_features=0))
+    assert [shard.local for shard in snapshot.shards] == [None]
+    assert not list((tmp_path / "index").rglob("local.*"))
+
+
+def test_an_index_from_before_there_were_local_features_goes_on_without_them(tmp_path: Path) -> None:
+    index, photos = tmp_path / "index", draw_photos(tmp_path / "photos", 3, detailed=True)
+    build(index, photos, recipe=replace(FLAT, local_features=0))
+    path = snapshots.snapshot_path(index, 1)
+    old = json.loads(path.read_bytes())
+    del old["recipe"]["local_features"]
+    del old["shards"][0]["local"]
+    path.write_text(json.dumps(old))
+    snapshot = add(index, draw_photos(tmp_path / "more", 3, first=5, detailed=True))
+    assert [shard.local for shard in snapshot.shards] == [None, None]
+    assert snapshot.recipe["local_features"] == 0
+
+
+@pytest.mark.usefixtures("batches_of_16")
+@pytest.mark.parametrize("recipe", [None, replace(FLAT, local_features=7)])
+def test_a_run_is_not_resumed_with_another_number_of_local_features(tmp_path: Path, recipe: Recipe | None) -> None:
+    photos, others = draw_photos(tmp_path / "photos", 60), [replace(FLAT, local_features=count) for count in (0, 8)]
+    with pytest.raises(KeyboardInterrupt):
+        local.build(tmp_path / "index", [str(photos)], DESCRIPTOR, recipe, FailingRuntime(40), workers=2)
+    for other in others:
+        with pytest.raises(UsageError, match=r"unfinished run with local_features .* now (null|\"8 )"):
+            build(tmp_path / "index", photos, recipe=other)
+    build(tmp_path / "index", photos, recipe=recipe)
+
+
+@pytest.mark.usefixtures("batches_of_16")
+@pytest.mark.parametrize("name", ["chunk-000001.local", "chunk-000001.offsets"])
+def test_a_chunk_with_damaged_local_features_is_described_again(tmp_path: Path, name: str) -> None:
+    photos, notes = draw_photos(tmp_path / "photos", 60, detailed=True), Notes()
+    cut_off(tmp_path / "index", photos, 50)
+    chunk = tmp_path / "index" / "building" / name
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    build(tmp_path / "index", photos, notes=notes)
+    assert any("16 images are described already" in line for line in notes.lines)
+    build(tmp_path / "undisturbed", photos)
+    assert contents(tmp_path / "index") == contents(tmp_path / "undisturbed")
+
+
+def test_a_recipe_in_a_snapshot_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    index, photos = tmp_path / "index", draw_photos(tmp_path / "photos", 1)
+    build(index, photos)
+    path = snapshots.snapshot_path(index, 1)
+    path.write_text(path.read_text().replace('"nprobe"', '"colour"'))
+    with pytest.raises(CopydetError, match=r"the recipe in .* cannot be used: unknown field 'colour'"):
+        add(index, photos)
+
+
+def test_jpegs_are_decoded_as_finely_as_local_features_need_and_no_finer() -> None:
+    assert Resize("long_edge", LOCAL_EDGE) == DETAIL

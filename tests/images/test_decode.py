@@ -15,6 +15,7 @@ from PIL import Image as PilImage
 from PIL import features
 
 from copydet.errors import ImageProblem, UsageError
+from copydet.images import decode as decode_module
 from copydet.images.decode import DEFAULT_LIMITS, Limits, decode, is_nearly_flat, to_pixels
 from copydet.images.resize import Resize, resize_pixels
 from tests.images.conftest import JPEG, draw, encode
@@ -220,20 +221,36 @@ def test_a_long_edge_is_a_bound_that_keeps_the_form_and_enlarges_nothing(width: 
     assert abs(down - height * scale) <= 1
 
 
-@pytest.mark.parametrize("also", [Resize("long_edge", 40), Resize("long_edge", 500), FULL])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("also", [Resize("long_edge", 40), Resize("long_edge", 500), Resize("square", 30), FULL])
+@pytest.mark.parametrize("kind", ["JPEG", "CMYK", "PNG"])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_two_sizes_of_one_decoding_are_nearly_those_of_two(also: Resize, kind: str, orientation: int) -> None:
-    upright = cv2.resize(PICTURE, (960, 640), interpolation=cv2.INTER_CUBIC)
+def test_a_second_size_changes_nothing_of_the_first_and_is_nearly_what_it_is_alone(
+    also: Resize, kind: str, orientation: int
+) -> None:
+    upright = PilImage.fromarray(cv2.resize(PICTURE, (1920, 1280), interpolation=cv2.INTER_CUBIC))
     exif = PilImage.Exif()
     exif[0x0112] = orientation
-    data = encode(upright, kind, exif=exif)
-    square = Resize("square", 60)
+    file = io.BytesIO()
+    upright.convert("CMYK" if kind == "CMYK" else "RGB").save(file, "PNG" if kind == "PNG" else "JPEG", exif=exif)
+    data, square = file.getvalue(), Resize("square", 60)
     both = decode(data, square, also=also)
     assert both.also is not None
-    assert close(both.pixels, decode(data, square).pixels, 1.0)
+    assert np.array_equal(both.pixels, decode(data, square).pixels)
     assert close(both.also, decode(data, also).pixels, 1.0)
     assert decode(data, square).also is None
+
+
+def test_up_to_the_detail_that_every_jpeg_is_decoded_with_a_second_size_takes_no_second_decoding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    once = decode_module._decode_jpeg
+    monkeypatch.setattr(decode_module, "_decode_jpeg", lambda *arguments: calls.append(1) or once(*arguments))
+    for size in ((200, 150), (449, 448), (1000, 10), (3000, 2000)):
+        data = encode(cv2.resize(PICTURE, size), "JPEG")
+        calls.clear()
+        decode(data, Resize("square", 60), also=decode_module.DETAIL)
+        assert len(calls) == 1
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([Resize("square", 24), Resize("short_edge", 24)]))
