@@ -16,14 +16,14 @@ from copydet.images.resize import resize_to
 from copydet.records import Pixels
 
 _EDGE = 256  # pixels: the longer edge of the picture in which lines are looked for
-_LINES = 12  # of each direction, besides the image's own edges
+_LINES = 10  # of each direction, besides the image's own edges
 _RUN = 12  # marks in a row that make a piece of a line
-_APART = 3  # pixels between two lines
+_APART = 2  # pixels between two lines
 _CHANGE = 8  # grey levels
 _SMALLEST = 24  # pixels of the small picture
-_FILLED = 0.6  # share of a side that has to be marked
+_FILLED = 0.65  # share of a side that has to be marked
 _FLAT = 14  # grey levels between the brightest and darkest pixel of a line of a plain border
-_OUTER = 0.75  # how well the image's own edge counts as marked
+_OUTER = 0.7  # how well the image's own edge counts as marked
 _WHOLE = 0.95  # of the image
 _SAME = 0.8  # intersection over union from which two rectangles are one
 
