@@ -8,7 +8,9 @@ import pytest
 from copydet.engines.memory import MIB, memory_plan, resident_bytes, total_memory
 from copydet.errors import UsageError
 from copydet.images.decode import Limits
+from copydet.local_features.describe import RECORD_BYTES
 from copydet.shards.recipe import load_recipe
+from copydet.shards.staging import CHUNK_IMAGES
 
 SMALL = Limits(max_bytes=16 * MIB, max_pixels=20_000_000)
 
@@ -39,6 +41,18 @@ def test_the_parts_stay_below_the_whole_and_the_line_says_them() -> None:
     assert plan.process + plan.work == plan.max_memory
     assert "2,048 MiB at most" in plan.text
     assert "\n" not in plan.text
+
+
+def test_local_features_that_wait_are_taken_from_the_queue_and_said() -> None:
+    size = 2 * CHUNK_IMAGES * 100 * RECORD_BYTES
+    given = 1 << 30
+    without, with_some = (memory_plan(given, 2, SMALL, count) for count in (0, 100))
+    assert (without.staged, with_some.staged) == (0, size)
+    assert with_some.process + with_some.decode + with_some.staged + with_some.queue <= given
+    assert "for local features" in with_some.text
+    assert "local features" not in without.text
+    with pytest.raises(UsageError, match="too few"):
+        memory_plan(without.process + without.decode + 16 * MIB, 2, SMALL, 100)
 
 
 def test_too_little_memory_is_one_line_with_the_least_amount() -> None:

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from copydet.errors import CopydetError, IndexLocked, NotAnIndex, UsageError
 from copydet.store import atomic, snapshots
 from copydet.store.hashing import hash_bytes
-from copydet.store.snapshots import DescriptorEntry, FileEntry, ShardEntry, Snapshot
+from copydet.store.snapshots import DescriptorEntry, FileEntry, LocalEntry, ShardEntry, Snapshot
 
 HASH = hash_bytes(b"")
 FIRST = Snapshot(
     number=1,
     descriptor=DescriptorEntry("small", "abc", 256),
     recipe={"name": "flat"},
-    shards=(ShardEntry("000001-0000", 3, 2, "Flat", {"codes.faiss": FileEntry(10, HASH)}),),
+    shards=(ShardEntry("000001-0000", 3, 2, "Flat", {"codes.faiss": FileEntry(10, HASH)}, LocalEntry("orb-1", 7)),),
     quantiser=f"quantisers/{HASH}.faiss",
     deletions="deletions/000001.parquet",
     removed=1,
@@ -129,6 +129,9 @@ def _set(value: Any, place: list[Any], new: Any) -> None:
         (["descriptor", "dimension"], 1 << 40),
         (["number"], 2),
         (["shards"], 7),
+        (["shards", 0, "local"], 7),
+        (["shards", 0, "local", "codec"], "\x1b[2J"),
+        (["shards", 0, "local", "features"], -1),
         (["recipe"], None),
     ],
 )
