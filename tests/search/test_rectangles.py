@@ -51,6 +51,20 @@ def test_what_lies_inside_a_border_comes_first(colour: int) -> None:
     assert overlap(find_rectangles(image)[0], truth) > 0.95
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 3), (2, 2), (3, 2), (3, 3)])
+@pytest.mark.parametrize("gap", [0, 6])
+def test_the_fields_of_a_collage_are_found(rows: int, columns: int, gap: int) -> None:
+    image = np.full((rows * 150 + (rows - 1) * gap, columns * 170 + (columns - 1) * gap, 3), 255, np.uint8)
+    fields = []
+    for number, (row, column) in enumerate(product(range(rows), range(columns))):
+        field = photo(PHOTOS[number % 5], 170, 150)
+        image, truth = pasted(field[::-1] if number > 4 else field, image, column * (170 + gap), row * (150 + gap))
+        fields.append(truth)
+    boxes = find_rectangles(image)
+    found = [max(overlap(field, box) for box in boxes) > 0.85 for field in fields]
+    assert np.mean(found) >= 0.75, found
+
+
 def test_the_same_image_has_the_same_rectangles() -> None:
     image, _ = pasted(photo("coffee.png", 200, 150), photo("rocket.jpg", 512, 384), 100, 100)
     assert find_rectangles(image) == find_rectangles(image.copy())
