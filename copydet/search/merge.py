@@ -1,7 +1,7 @@
 """From what every view of a query found to one list a query: the best view of each reference.
 
-Each view is normalised with its own background similarity before the best is taken, as in D2LV (Wang et al. 2021,
-section 3.4): a small or plain part is similar to much, and would win every comparison of plain similarities.
+Each view is normalised with its own background similarity before the best is taken, as in D2LV (Wang et al., arXiv
+2111.07090): a small or plain part is similar to much, and would win every comparison of plain similarities.
 """
 
 from collections.abc import Sequence, Sized
