@@ -1,31 +1,37 @@
-"""Matches as one HTML page to look at: each query beside its best references, everything inside the file.
+"""Matches as one HTML page to look at: each query beside its best references, and why they match.
 
 The page asks nothing of the network (its own content policy forbids it) and runs no text that came from a file name:
-what is shown travels as JSON with `<`, `>` and `&` escaped and reaches the document as text nodes only. Thumbnails are
-small WebP pictures in script elements that the browser does not look at until their row comes into view, and each image
-is stored once.
+what is shown travels as JSON with `<`, `>` and `&` escaped and reaches the document as text nodes only. Pictures are
+small WebP files in script elements that the browser does not look at until their row comes into view, and each is
+stored once. Outlines and overlays are drawn by the browser from the transform, so every match that has one shows them;
+larger pictures and difference maps are made for the best matches only, or the page would have no bound.
 """
 
 import base64
 import html
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from copydet.records import Match, QueryResult, Verdict
 from copydet.reports.destination import check_destination, replacing
+from copydet.reports.pictures import Picture, closer_look, geometry, make_picture, paint, webp
+from copydet.verification.words import transform_in_words
 
-THUMBNAIL_EDGE = 240  # pixels, the longer one
+THUMBNAIL_EDGE = 160  # pixels, the longer one
+EVIDENCE_EDGE = 320
 REFERENCES_A_QUERY = 4
 
-# A page is for eyes. Beyond these the table is the place; the page says how many it leaves out.
+# A page is for eyes. Beyond these the table is the place; the page says what it leaves out.
 MOST_WITH_MATCH = 10_000
 MOST_WITHOUT = 2_000
+MOST_EVIDENCE = 300  # matches with a difference map and larger pictures, those of the highest score
+MOST_PICTURE_BYTES = 96 << 20  # of thumbnails; from the half on, only matches get them
 
 _MARK = "<!-- thumbnails, then rows -->"
 
@@ -44,15 +50,23 @@ def open_page(
     `facts` is a line below the title. `read` returns the encoded image behind a URI, or None where it cannot be had.
     """
     check_page(path)
-    template = files("copydet.reports").joinpath("templates/page.html").read_text(encoding="utf-8")
-    template = template.replace("{{title}}", html.escape(_text(title))).replace("{{facts}}", html.escape(_text(facts)))
-    head, tail = template.split(_MARK)
+    head, tail = _page_around(html.escape(_text(title)), html.escape(_text(facts))).split(_MARK)
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.write(head)
         page = _Page(file, read)
         yield page.add
-        page.write_rows()
+        page.finish()
         file.write(tail)
+
+
+def _page_around(title: str, facts: str) -> str:
+    """The page with its style and script inside, still without pictures and rows."""
+    folder = files("copydet.reports").joinpath("templates")
+    page, style, script = (
+        folder.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
+    parts = {"title": title, "facts": facts, "style": style, "script": script}
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)  # in one pass: no part is read for others
 
 
 @dataclass
@@ -61,8 +75,10 @@ class _Page:
 
     file: TextIO
     read: Callable[[str], bytes | None]
-    rows: list[dict[str, object]] = field(default_factory=list)
-    thumbnails: dict[str, int | None] = field(default_factory=dict)  # URI -> number of its script element
+    rows: list["_Row"] = field(default_factory=list)
+    thumbnails: dict[str, dict[str, Any] | None] = field(default_factory=dict)  # URI -> number and size of the original
+    pictures: int = 0
+    picture_bytes: int = 0
     shown: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     failed: int = 0
     left_out: int = 0
@@ -76,25 +92,26 @@ class _Page:
             return
         self.shown[matched] += 1
         best = sorted(result.matches, key=lambda match: match.rank)[:REFERENCES_A_QUERY]
-        self.rows.append(
-            {
-                "id": _text(result.query_id),
-                "uri": _text(result.uri),
-                "image": self._thumbnail(result.uri),
-                "status": result.status,
-                "message": _text(result.message),
-                "score": float(best[0].score) if best else None,
-                "verdict": _verdict(result),
-                "more": len(result.matches) - len(best),
-                "references": [self._reference(match) for match in best],
-            }
-        )
+        image = self._thumbnail(result.uri, matched)
+        shown = {
+            "id": _text(result.query_id),
+            "uri": _text(result.uri),
+            "image": image,
+            "status": result.status,
+            "message": _text(result.message),
+            "score": float(best[0].score) if best else None,
+            "verdict": _verdict(result),
+            "more": len(result.matches) - len(best),
+            "references": [self._reference(match, image) for match in best],
+        }
+        self.rows.append(_Row(shown, result.uri, best))
 
-    def _reference(self, match: Match) -> dict[str, object]:
+    def _reference(self, match: Match, query: dict[str, Any] | None) -> dict[str, Any]:
+        image = self._thumbnail(match.reference_uri, match.verdict != "no_match")
         return {
             "id": _text(match.reference_id),
             "uri": _text(match.reference_uri),
-            "image": self._thumbnail(match.reference_uri),
+            "image": image,
             "score": float(match.score),
             "verdict": match.verdict,
             "similarity": float(match.similarity),
@@ -104,41 +121,96 @@ class _Page:
             "inliers": None if match.inliers is None else int(match.inliers),
             "query_overlap": None if match.query_overlap is None else float(match.query_overlap),
             "reference_overlap": None if match.reference_overlap is None else float(match.reference_overlap),
+            **_shown_geometry(match, query, image),
         }
 
-    def _thumbnail(self, uri: str) -> int | None:
-        """Write the image's thumbnail to the page unless it is there; its number, or None where there is no image."""
+    def _thumbnail(self, uri: str, matched: bool) -> dict[str, Any] | None:
+        """Write the image's thumbnail unless it is there; its number and the original's size, None if it has none."""
         if uri not in self.thumbnails:
-            data = self.read(uri) if uri else None
-            picture = None if data is None else make_thumbnail(data)
-            self.thumbnails[uri] = None if picture is None else len(self.thumbnails)
-            if picture is not None:
-                url = "data:image/webp;base64," + base64.b64encode(picture).decode()
-                self.file.write(f'<script type="text/plain" id="t{self.thumbnails[uri]}">{url}</script>\n')
+            bound = MOST_PICTURE_BYTES if matched else MOST_PICTURE_BYTES // 2
+            data = self.read(uri) if uri and self.picture_bytes < bound else None
+            self.thumbnails[uri] = self._write_picture(None if data is None else make_picture(data, THUMBNAIL_EDGE))
         return self.thumbnails[uri]
 
-    def write_rows(self) -> None:
-        self.rows.sort(key=lambda row: (-float(row["score"] or 0.0), str(row["id"])))  # type: ignore[arg-type]
-        data = {"rows": self.rows, "failed": self.failed, "left_out": self.left_out}
+    def _write_picture(self, picture: Picture | None) -> dict[str, Any] | None:
+        if picture is None:
+            return None
+        return {"n": self._write(picture.webp), "width": picture.size[0], "height": picture.size[1]}
+
+    def _write(self, encoded: bytes) -> int:
+        """Write one WebP file to the page; the number of its script element."""
+        url = "data:image/webp;base64," + base64.b64encode(encoded).decode()
+        self.file.write(f'<script type="text/plain" id="t{self.pictures}">{url}</script>\n')
+        self.picture_bytes += len(url)
+        self.pictures += 1
+        return self.pictures - 1
+
+    def finish(self) -> None:
+        """Write the evidence of the best matches, and all rows."""
+        self.rows.sort(key=lambda row: (-float(row.shown["score"] or 0.0), str(row.shown["id"])))
+        evidence = self._write_evidence()
+        data = {
+            "rows": [row.shown for row in self.rows],
+            "failed": self.failed,
+            "left_out": self.left_out,
+            "evidence": evidence,
+        }
         self.file.write(f'<script type="application/json" id="data">{_json_for_script(data)}</script>\n')
 
+    def _write_evidence(self) -> dict[str, int]:
+        """Difference maps and larger pictures for the best MOST_EVIDENCE verified matches; how many there are."""
+        wanted = [
+            (row, reference, match)
+            for row in self.rows
+            for reference, match in zip(row.shown["references"], row.matches, strict=True)
+            if "lay" in reference and match.verdict != "no_match"
+        ]
+        for row, reference, match in wanted[:MOST_EVIDENCE]:
+            self._write_evidence_of(row, reference, match)
+        return {"made": min(len(wanted), MOST_EVIDENCE), "of": len(wanted)}
 
-def make_thumbnail(data: bytes) -> bytes | None:
-    """A WebP picture of at most THUMBNAIL_EDGE pixels a side, or None where the image cannot be decoded."""
-    from PIL import Image
+    def _write_evidence_of(self, row: "_Row", reference: dict[str, Any], match: Match) -> None:
+        query, original = self.read(row.uri), self.read(match.reference_uri)
+        if query is None or original is None or match.transform is None:
+            return
+        # An image has one record, whichever rows show it, so a larger picture is made once.
+        for image, data in ((row.shown["image"], query), (reference["image"], original)):
+            if "large" not in image and (picture := make_picture(data, EVIDENCE_EDGE)) is not None:
+                image["large"] = self._write(picture.webp)
+        seen = closer_look(query, original, match.transform, EVIDENCE_EDGE)
+        if seen is not None:
+            number = self._write(webp(paint(seen.aligned.difference)))
+            reference["difference"] = {"n": number, "box": _rounded(seen.box), "changed": round(seen.changed, 4)}
 
-    from copydet.errors import ImageProblem
-    from copydet.images.decode import Resize, decode
 
-    try:
-        pixels = decode(data, Resize("short_edge", THUMBNAIL_EDGE)).pixels
-    except ImageProblem:
-        return None
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((THUMBNAIL_EDGE, THUMBNAIL_EDGE))
-    out = BytesIO()
-    picture.save(out, "WEBP", quality=70)
-    return out.getvalue()
+@dataclass(frozen=True)
+class _Row:
+    """A query's row: what the page's script gets, and what its evidence is made of."""
+
+    shown: dict[str, Any]
+    uri: str
+    matches: list[Match]
+
+
+def _shown_geometry(match: Match, query: dict[str, Any] | None, reference: dict[str, Any] | None) -> dict[str, Any]:
+    """What the page draws and says of the transform; nothing where there is none, or a size is not known."""
+    if match.transform is None or query is None or reference is None:
+        return {}
+    sizes = (query["width"], query["height"]), (reference["width"], reference["height"])
+    words = transform_in_words(match.transform, *sizes)
+    shared = geometry(match.transform, *sizes)
+    if shared is None:
+        return {"words": words}
+    return {
+        "words": words,
+        "in_query": _rounded(shared.in_query.ravel()),
+        "in_reference": _rounded(shared.in_reference.ravel()),
+        "lay": [float(f"{value:.7g}") for value in shared.lay.ravel()],
+    }
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(float(value), 4) for value in values]
 
 
 def _verdict(result: QueryResult) -> Verdict | str:

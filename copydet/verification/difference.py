@@ -30,8 +30,8 @@ _TONE = 16.0  # grey levels of difference that are as likely ordinary as a chang
 _STRUCTURE = 0.4  # the same for the share of the pattern that is lost
 _MOST_USUAL_TONE, _MOST_USUAL_STRUCTURE = 14.0, 0.4  # where half of a picture is off by more, it is changed
 _NOISE = 30.0  # squared grey levels: a pattern weaker than this is none
-_FIT_POINTS = 4096  # that the colours are fitted on
-_FIT_ROUNDS = 8
+_FIT_POINTS = 2048  # that the colours are fitted on
+_FIT_ROUNDS = 6
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,45 @@ def align(query: Pixels, reference: Pixels, matrix: Matrix) -> Aligned:
     if mask.sum() >= _WINDOW**2:
         difference = difference_map(query, laid, mask)
     return Aligned(laid, mask, difference)
+
+
+@dataclass(frozen=True)
+class CloseUp:
+    """The shared area, cut out of the query and looked at as closely as its pixels allow.
+
+    `box` is where it was cut out: left, top, width, height as shares of the query's. `query` are its pixels, `aligned`
+    is in its frame.
+    """
+
+    box: tuple[float, float, float, float]
+    query: Pixels
+    aligned: Aligned
+
+    @property
+    def changed(self) -> float:
+        """The share of the shared area that was more likely changed than not."""
+        return float((self.aligned.difference[self.aligned.mask] > 0.5).mean())
+
+
+def close_up(query: Pixels, reference: Pixels, matrix: Matrix, edge: int) -> CloseUp | None:
+    """`align` on the part of the query that shows the reference, at most `edge` pixels a side; None where none does."""
+    height, width = query.shape[:2]
+    in_query, _ = shared_area(matrix, (width, height), (reference.shape[1], reference.shape[0]))
+    if not len(in_query):
+        return None
+    low = np.floor(np.maximum(in_query.min(axis=0) - 1, 0)).astype(int)
+    high = np.ceil(np.minimum(in_query.max(axis=0) + 2, (width, height))).astype(int)
+    part = query[low[1] : high[1], low[0] : high[0]]
+    wide, tall = (int(side) for side in high - low)
+    scale = min(1.0, edge / max(wide, tall))
+    size = (max(round(wide * scale), 1), max(round(tall * scale), 1))
+    in_part = matrix @ np.array([[1, 0, low[0]], [0, 1, low[1]], [0, 0, 1]])
+    small = resize_to(part, *size)
+    has = (reference.shape[1], reference.shape[0])
+    aligned = align(small, reference, at_sizes(in_part, ((wide, tall), size), (has, has)))
+    if not aligned.mask.any():
+        return None
+    return CloseUp((low[0] / width, low[1] / height, wide / width, tall / height), small, aligned)
 
 
 def lay_over(reference: Pixels, matrix: Matrix, size: Size) -> tuple[Pixels, NDArray[np.bool_]]:
@@ -102,9 +141,7 @@ def difference_map(query: Pixels, laid: Pixels, mask: NDArray[np.bool_]) -> Plan
 
 def _filled(laid: Pixels, mask: NDArray[np.bool_]) -> Pixels:
     """The reference with its mean colour outside the mask, so that black does not bleed in."""
-    filled = laid.copy()
-    filled[~mask] = laid[mask].mean(axis=0)
-    return filled
+    return np.where(mask[..., None], laid, laid[mask].mean(axis=0).astype(np.uint8))
 
 
 def _fit_colours(
@@ -118,7 +155,7 @@ def _fit_colours(
     places = np.flatnonzero(mask)
     places = places[:: max(len(places) // _FIT_POINTS, 1)]
     wanted = ours.reshape(-1, 3)[places]
-    terms = _colour_terms(theirs.reshape(-1, 3)[places])
+    terms = _colour_terms(theirs.reshape(-1, 3)[places]).astype(np.float64)
     ridge = 1e-5 * len(places) * np.eye(terms.shape[1])
     ridge[0, 0] = 0
     weights = np.ones(len(places))
@@ -128,14 +165,14 @@ def _fit_colours(
         away = np.abs(terms @ fitted - wanted).max(axis=1)
         scale = max(2.0, 1.5 * float(np.median(away)))
         weights = 1 / (1 + (away / scale) ** 2) ** 2
-    everywhere = _colour_terms(theirs.reshape(-1, 3)) @ fitted
-    return np.clip(everywhere, 0, 255).astype(np.float32).reshape(theirs.shape)
+    everywhere = _colour_terms(theirs.reshape(-1, 3)) @ fitted.astype(np.float32)
+    return np.asarray(np.clip(everywhere, 0, 255).reshape(theirs.shape), np.float32)
 
 
-def _colour_terms(colours: NDArray[np.float32]) -> NDArray[np.float64]:
+def _colour_terms(colours: Plane) -> NDArray[np.float32]:
     """[n, 3] -> [n, 10], each about 0 to 1."""
-    unit = colours.astype(np.float64) / 255
-    return np.concatenate([np.ones((len(unit), 1)), unit, unit**2, np.sqrt(unit)], axis=1)
+    unit = colours / np.float32(255)
+    return np.concatenate([np.ones((len(unit), 1), np.float32), unit, unit * unit, np.sqrt(unit)], axis=1)
 
 
 def _shifted(values: NDArray[Any], x: int, y: int) -> NDArray[Any]:

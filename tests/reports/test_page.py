@@ -1,5 +1,7 @@
 """The page: everything inside, nothing run that came from a name, sorted, lazy, usable by keyboard."""
 
+import base64
+import html
 import json
 import re
 import shutil
@@ -7,14 +9,20 @@ import subprocess
 from io import BytesIO
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import skimage
 from PIL import Image
 from records import HOSTILE, a_match, a_result
 
+from copydet.images.decode import to_pixels
+from copydet.images.edits import EDITS
 from copydet.records import QueryResult
 from copydet.reports import page
-from copydet.reports.page import THUMBNAIL_EDGE, make_thumbnail, open_page
+from copydet.reports.page import EVIDENCE_EDGE, THUMBNAIL_EDGE, open_page
+from copydet.reports.pictures import make_picture
+from copydet.verification.outline import apply, frame
 
 PHOTO = (Path(skimage.data_dir) / "coffee.png").read_bytes()
 CHROMIUM = next((name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None)
@@ -93,22 +101,31 @@ def test_rows_are_sorted_by_score_and_failed_queries_come_last(tmp_path: Path) -
 
 
 def test_each_image_is_stored_once_and_small(tmp_path: Path) -> None:
-    results = [a_result(a_match(reference_uri="hub.png"), query_id=f"q{n}", uri=f"{n}.jpg") for n in range(5)]
+    match = a_match(reference_uri="hub.png", transform=None)
+    results = [a_result(match, query_id=f"q{n}", uri=f"{n}.jpg") for n in range(5)]
     text = write(tmp_path / "m.html", *results)
     assert text.count("data:image/webp;base64,") == 6
-    assert len(text) < 150_000
+    assert len(text) < 100_000
 
 
-def test_a_thumbnail_is_bounded_and_keeps_its_shape() -> None:
+def test_the_bytes_of_thumbnails_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MOST_PICTURE_BYTES", 20_000)
+    results = [a_result(a_match(transform=None, reference_uri="hub.png"), uri=f"{n}.jpg") for n in range(40)]
+    text = write(tmp_path / "m.html", *results)
+    assert 15_000 < sum(map(len, re.findall(r"data:image/webp;base64,[\w/+=]+", text))) < 26_000
+    assert len(data_of(text)["rows"]) == 40
+
+
+def test_a_thumbnail_is_bounded_and_keeps_its_shape_and_size() -> None:
     tall = BytesIO()
     Image.new("RGB", (400, 2000), "red").save(tall, "PNG")
-    for data, shape in ((PHOTO, (240, 160)), (tall.getvalue(), (48, 240))):
-        thumbnail = make_thumbnail(data)
-        assert thumbnail is not None
-        with Image.open(BytesIO(thumbnail)) as image:
+    for data, shape, size in ((PHOTO, (160, 107), (600, 400)), (tall.getvalue(), (32, 160), (400, 2000))):
+        picture = make_picture(data, THUMBNAIL_EDGE)
+        assert picture is not None
+        assert picture.size == size
+        with Image.open(BytesIO(picture.webp)) as image:
             assert image.size == shape
-            assert max(image.size) == THUMBNAIL_EDGE
-    assert make_thumbnail(b"no image") is None
+    assert make_picture(b"no image", THUMBNAIL_EDGE) is None
 
 
 def test_an_image_out_of_reach_is_said_and_not_fatal(tmp_path: Path) -> None:
@@ -139,16 +156,106 @@ def test_an_error_leaves_the_earlier_page_and_nothing_else(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["m.html"]
 
 
-def look_at(path: Path, script: str = "") -> tuple[str, str]:
+def edited(name: str, strength: float = 0.6, seed: int = 0) -> tuple[bytes, tuple[float, ...]]:
+    """A copy of PHOTO with a word written over it, encoded, and its transform as Match has it."""
+    pixels = to_pixels(PHOTO)
+    copy = EDITS[name](pixels, strength, np.random.default_rng(seed), [pixels[::-1]])
+    written = copy.pixels.copy()
+    cv2.putText(written, "copied", (written.shape[1] // 3, written.shape[0] // 2), cv2.FONT_HERSHEY_SIMPLEX, 2, 255, 6)
+    out = BytesIO()
+    Image.fromarray(written).save(out, "PNG")
+    assert copy.homography is not None
+    return out.getvalue(), tuple(float(value) for value in np.linalg.inv(copy.homography).ravel())
+
+
+def write_copies(path: Path, *names: str) -> str:
+    """A page of edited copies, one a row, with their true transforms."""
+    images = {"original.png": PHOTO}
+    results = []
+    for number, name in enumerate(names):
+        uri = f"{number}-{name}.png"
+        images[uri], transform = edited(name)
+        match = a_match(
+            query_id=uri, reference_uri="original.png", transform=transform, score=1 - number / (len(names) + 1)
+        )
+        other = a_match(query_id=uri, score=0.01, verdict="no_match", transform=None, rank=2, reference_id="other")
+        results.append(a_result(match, other, query_id=uri, uri=uri))
+    with open_page(path, "Copies", "edited against original", images.get) as add:
+        for result in results:
+            add(result)
+    return path.read_text(encoding="utf-8")
+
+
+def picture_of(text: str, number: int) -> Image.Image:
+    found = re.search(rf'id="t{number}">data:image/webp;base64,([^<]+)<', text)
+    assert found
+    return Image.open(BytesIO(base64.b64decode(found[1])))
+
+
+def test_a_verified_match_has_outlines_words_and_a_difference_map(tmp_path: Path) -> None:
+    text = write_copies(tmp_path / "m.html", "hflip", "crop", "paste")
+    flipped, cropped, pasted = (row["references"][0] for row in data_of(text)["rows"])  # type: ignore[index]
+    assert flipped["words"] == "the whole reference, mirrored"
+    assert cropped["words"].startswith("cropped to ")
+    assert pasted["words"].startswith("the whole reference")
+    assert sorted(flipped["in_query"]) == pytest.approx([0, 0, 0, 0, 1, 1, 1, 1], abs=0.01)
+    assert sorted(cropped["in_query"]) == pytest.approx([0, 0, 0, 0, 1, 1, 1, 1], abs=0.01)
+    assert max(cropped["in_reference"]) - min(cropped["in_reference"]) < 0.99
+    for reference in (flipped, cropped, pasted):
+        difference = reference["difference"]
+        assert 0.005 < difference["changed"] < 0.15  # the word, and little else
+        picture = picture_of(text, difference["n"])
+        assert picture.mode == "RGBA"
+        assert max(picture.size) <= EVIDENCE_EDGE
+        assert picture_of(text, reference["image"]["large"]).size == (320, 213)
+
+
+def test_evidence_is_made_for_the_best_matches_and_the_page_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "MOST_EVIDENCE", 2)
+    data = data_of(write_copies(tmp_path / "m.html", "hflip", "crop", "jpeg", "rotate"))
+    assert data["evidence"] == {"made": 2, "of": 4}
+    assert ["difference" in row["references"][0] for row in data["rows"]] == [True, True, False, False]  # type: ignore[index]
+    assert all("lay" in row["references"][0] for row in data["rows"])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("transform", [(0.0,) * 9, (float("nan"),) * 9, (1.0, 0.0, 1e6, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)])
+def test_a_transform_that_shows_nothing_is_no_trouble(tmp_path: Path, transform: tuple[float, ...]) -> None:
+    match = a_match(transform=transform, reference_uri="r.png")
+    (row,) = data_of(write(tmp_path / "m.html", a_result(match, uri="q.png")))["rows"]
+    assert row["references"][0]["words"] == "nothing of the reference is seen"  # type: ignore[index]
+
+
+def look_at(path: Path, script: str = "", screenshot: Path | None = None, width: int = 1300) -> tuple[str, str]:
     """The document as Chromium has it after the page's scripts and `script` ran, and what the console said."""
     watched = path.with_suffix(".watched.html")
     watched.write_text(path.read_text(encoding="utf-8") + f"<script>{script}</script>", encoding="utf-8")
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,1000", "--enable-logging=stderr"]
-    command = [str(CHROMIUM), *options, "--virtual-time-budget=5000", "--dump-dom", watched.as_uri()]
-    folder = f"--user-data-dir={path.parent / 'profile'}"
-    done = subprocess.run([*command, folder], capture_output=True, text=True, timeout=120)
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},1000"]
+    options += ["--enable-logging=stderr", "--virtual-time-budget=5000", f"--user-data-dir={path.parent / 'profile'}"]
+    wanted = "--dump-dom" if screenshot is None else f"--screenshot={screenshot}"
+    command = [str(CHROMIUM), *options, wanted, watched.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return done.stdout, "\n".join(said)
+
+
+def answers(path: Path, script: str) -> list[str]:
+    """What `script` appended to `said`, after a look at the page that left the console silent."""
+    helpers = """
+        const said = [];
+        const press = (key, at = document.activeElement) =>
+            at.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}));
+        const type = (id, value) => { const box = document.getElementById(id); box.value = value;
+            box.dispatchEvent(new Event("input")); };
+        const chosen = () => document.querySelector('.row[aria-selected=true] .id').textContent;
+        const all = query => document.querySelectorAll(query).length;
+    """
+    document, console = look_at(path, f"{{{helpers}{script}; document.title = said.join(' | ')}}")
+    assert not console
+    found = re.search(r"<title>(.*?)</title>", document)
+    assert found
+    return html.unescape(found[1]).split(" | ")
 
 
 @needs_chromium
@@ -158,50 +265,118 @@ def test_in_a_browser_rows_appear_and_names_stay_text(tmp_path: Path) -> None:
         for attack in ATTACKS
     ]
     write(tmp_path / "m.html", *results, a_result(query_id="bad.jpg", status="truncated", message="cut off"))
-    document, console = look_at(tmp_path / "m.html")
+    walk = "for (let i = 0; i < 9; i++) press('j');"
+    document, console = look_at(tmp_path / "m.html", f"const press = key => acts[key](); {walk}")
     assert not console
     assert "<title>Matches</title>" in document
-    assert document.count('<article class="row"') == len(ATTACKS) + 1
-    assert document.count('<span class="pill">copy</span>') == len(ATTACKS)
+    assert document.count('role="option"') == len(ATTACKS) + 1
+    assert document.count('<span class="pill" style="--tone: var(--copy);">copy</span>') == len(ATTACKS)
     assert "truncated: cut off" in document
     assert 'src="x"' not in document
-    assert document.count('<img alt="') == 2 * len(ATTACKS) + 1  # the one that failed has a picture, too
 
 
 @needs_chromium
-def test_in_a_browser_thousands_of_rows_cost_no_more_than_a_screen(tmp_path: Path) -> None:
-    write(tmp_path / "m.html", *results_for(3000))
-    document, console = look_at(tmp_path / "m.html")
-    assert not console
-    assert document.count("<article") == 3000
-    assert 5 < document.count("<figcaption") < 100
+def test_in_a_browser_ten_thousand_rows_cost_no_more_than_a_screen(tmp_path: Path) -> None:
+    matches = [a_match(score=n / 10_000, transform=None) for n in range(10_000)]
+    write(tmp_path / "m.html", *(a_result(match, query_id=f"q{n:05}") for n, match in enumerate(matches)))
+    said = answers(
+        tmp_path / "m.html",
+        """
+        said.push(all(".row") > 5 && all(".row") < 40, performance.getEntriesByName("first row")[0].startTime < 3000);
+        const begun = performance.now();
+        press("End"); said.push(chosen());
+        press("Home"); said.push(chosen());
+        for (let i = 0; i < 50; i++) press("j");
+        said.push(chosen());
+        type("text", "q00012"); said.push(chosen(), all(".row"));
+        type("text", ""); said.push(all(".row") < 40, performance.now() - begun < 3000);
+        """,
+    )
+    assert said == ["true", "true", "q00000", "q09999", "q09949", "q00012", "1", "true", "true"]
 
 
 @needs_chromium
 def test_in_a_browser_keys_walk_and_filters_filter(tmp_path: Path) -> None:
     write(tmp_path / "m.html", *results_for(30))
-    document, console = look_at(
+    said = answers(
         tmp_path / "m.html",
         """
-        const press = key => document.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
-        const shown = () => document.querySelectorAll("article:not([hidden])").length;
-        const said = [];
-        press("j"); press("j"); press("j"); press("k");
-        said.push(document.activeElement.row.id);
+        press("j"); press("ArrowDown"); press("j"); press("k"); press("ArrowUp");
+        said.push(chosen());
         press("/");
         said.push(document.activeElement.id);
-        document.activeElement.value = "Q0001"; document.activeElement.dispatchEvent(new Event("input"));
-        said.push(shown());
-        document.querySelector("#verdicts button").click();
-        said.push(shown());
-        document.getElementById("theme").click();
-        said.push(document.documentElement.dataset.theme);
-        document.title = said.join(" ");
+        type("text", "Q0001"); said.push(seen.length);
+        document.querySelector("#verdicts button").click(); said.push(seen.length);
+        type("text", ""); document.querySelector("#verdicts button").click(); type("least", 50); said.push(seen.length);
+        press("Escape"); said.push(document.activeElement.id);
+        press("?"); said.push(document.getElementById("keys").hidden);
+        const before = isDark(); document.getElementById("theme").click(); said.push(before !== isDark());
         """,
     )
-    assert not console
-    found = re.search(r"<title>(.*?)</title>", document)
-    assert found
     # q00028 is the second best of thirty; ten ids begin with q0001, and three of them (12, 15, 18) are no match.
-    assert found[1].split()[:4] == ["q00028", "text", "10", "3"]
-    assert found[1].split()[4] in ("dark", "light")
+    assert said == ["q00028", "text", "10", "3", "15", "list", "true", "true"]
+
+
+@needs_chromium
+def test_in_a_browser_evidence_opens_and_its_layers_toggle(tmp_path: Path) -> None:
+    write_copies(tmp_path / "m.html", "hflip", "crop", "perspective")
+    said = answers(
+        tmp_path / "m.html",
+        """
+        const head = () => document.querySelector("#evidence h2").textContent;
+        const layers = () => [all("#evidence .laid:not([hidden])"), all("#evidence .heat:not([hidden])")].join();
+        said.push(head(), all("#evidence figure"), layers());
+        press("o"); said.push(layers());
+        press("d"); said.push(layers());
+        press("o"); press("d"); said.push(layers());
+        press("l"); said.push(head(), all("#evidence figure"));
+        press("h"); press("Enter"); said.push(document.body.className, document.activeElement.id);
+        press("j"); said.push(head().split(" ")[0]);
+        press("Escape"); said.push(document.body.className, document.activeElement.id);
+        type("text", "perspective"); said.push(seen.length, head().includes("in perspective"));
+        """,
+    )
+    assert said == [
+        *("the whole reference, mirrored", "4", "1,1", "0,1", "0,0", "1,1", "No match", "2"),
+        *("open", "evidence", "cropped", "", "list", "1", "true"),
+    ]
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", ["hflip", "crop", "perspective", "paste_turned"])
+def test_in_a_browser_the_overlay_lies_where_the_copy_is(tmp_path: Path, name: str) -> None:
+    """The corners of the reference, laid over the query by the style sheet, are where the transform has them."""
+    text = write_copies(tmp_path / "m.html", name)
+    (row,) = data_of(text)["rows"]
+    reference = row["references"][0]  # type: ignore[index]
+    query, original = row["image"], reference["image"]
+    _, transform = edited(name)
+    corners = apply(np.linalg.inv(np.array(transform).reshape(3, 3)), frame((original["width"], original["height"])))
+    shares = (corners + 0.5) / (query["width"], query["height"])  # type: ignore[index]
+    said = answers(
+        tmp_path / "m.html",
+        """
+        const box = document.querySelector("#evidence .laid").parentElement, img = box.querySelector(".laid img");
+        box.fit();
+        const whole = box.getBoundingClientRect(), moved = img.getBoundingClientRect();
+        said.push((moved.left - whole.left) / whole.width, (moved.top - whole.top) / whole.height,
+            (moved.right - whole.left) / whole.width, (moved.bottom - whole.top) / whole.height);
+        """,
+    )
+    assert [float(value) for value in said] == pytest.approx([*shares.min(axis=0), *shares.max(axis=0)], abs=0.01)
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("width", "script"), [(1440, ""), (1440, "theme.click(); open();"), (700, ""), (480, "open()")]
+)
+def test_in_a_browser_the_page_is_drawn(tmp_path: Path, width: int, script: str) -> None:
+    write_copies(tmp_path / "m.html", "perspective", "crop")
+    _, console = look_at(tmp_path / "m.html", script, tmp_path / "m.png", width)
+    assert not console
+    with Image.open(tmp_path / "m.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.shape[1] == width
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 2000  # photos, not a blank page
+    if "theme" in script:
+        assert np.median(pixels) < 60
