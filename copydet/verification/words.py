@@ -60,7 +60,7 @@ def _sentence(moved: list[str], query_overlap: float, reference_overlap: float) 
     if placed:
         verb = "filling" if query_overlap > 0.5 else "pasted at"
         said.append(f"{verb} {_part(query_overlap)} of the query")
-    return ", ".join(said) or "unchanged in place"
+    return ", ".join(said) or "the whole reference, in place"
 
 
 def _moved(jacobian: NDArray[np.float64]) -> list[str]:

@@ -40,8 +40,8 @@ def words(back: Matrix, query: tuple[int, int] = SIZE, reference: tuple[int, int
 
 
 def test_nothing_done_is_said_so() -> None:
-    assert words(np.eye(3)) == "unchanged in place"
-    assert words(moved(0.7, -0.4)) == "unchanged in place"
+    assert words(np.eye(3)) == "the whole reference, in place"
+    assert words(moved(0.7, -0.4)) == "the whole reference, in place"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_edits_of_photos_are_told_by_their_names(name: str) -> None:
     made = EDITS[name](photo, 0.8, np.random.default_rng(1))
     assert made.homography is not None
     said = words(made.homography, size_of(made.pixels), size_of(photo))
-    assert {"hflip": "mirrored", "crop": "cropped to", "jpeg": "unchanged"}[name] in said
+    assert {"hflip": "mirrored", "crop": "cropped to", "jpeg": "in place"}[name] in said
 
 
 def test_what_is_no_homography_is_told_as_nothing_seen() -> None:
