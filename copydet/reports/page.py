@@ -24,7 +24,8 @@ from copydet.reports.pictures import Picture, closer_look, geometry, make_pictur
 from copydet.verification.words import transform_in_words
 
 THUMBNAIL_EDGE = 160  # pixels, the longer one
-EVIDENCE_EDGE = 320
+LARGE_EDGE = 400  # of the pictures of matches that have evidence
+DIFFERENCE_EDGE = 320
 REFERENCES_A_QUERY = 4
 
 # A page is for eyes. Beyond these the table is the place; the page says what it leaves out.
@@ -175,9 +176,9 @@ class _Page:
             return
         # An image has one record, whichever rows show it, so a larger picture is made once.
         for image, data in ((row.shown["image"], query), (reference["image"], original)):
-            if "large" not in image and (picture := make_picture(data, EVIDENCE_EDGE)) is not None:
+            if "large" not in image and (picture := make_picture(data, LARGE_EDGE)) is not None:
                 image["large"] = self._write(picture.webp)
-        seen = closer_look(query, original, match.transform, EVIDENCE_EDGE)
+        seen = closer_look(query, original, match.transform, DIFFERENCE_EDGE)
         if seen is not None:
             number = self._write(webp(paint(seen.aligned.difference)))
             reference["difference"] = {"n": number, "box": _rounded(seen.box), "changed": round(seen.changed, 4)}

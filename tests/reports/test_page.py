@@ -20,7 +20,7 @@ from copydet.images.decode import to_pixels
 from copydet.images.edits import EDITS
 from copydet.records import QueryResult
 from copydet.reports import page
-from copydet.reports.page import EVIDENCE_EDGE, THUMBNAIL_EDGE, open_page
+from copydet.reports.page import DIFFERENCE_EDGE, LARGE_EDGE, THUMBNAIL_EDGE, open_page
 from copydet.reports.pictures import make_picture
 from copydet.verification.outline import apply, frame
 
@@ -206,8 +206,8 @@ def test_a_verified_match_has_outlines_words_and_a_difference_map(tmp_path: Path
         assert 0.005 < difference["changed"] < 0.15  # the word, and little else
         picture = picture_of(text, difference["n"])
         assert picture.mode == "RGBA"
-        assert max(picture.size) <= EVIDENCE_EDGE
-        assert picture_of(text, reference["image"]["large"]).size == (320, 213)
+        assert max(picture.size) <= DIFFERENCE_EDGE
+        assert picture_of(text, reference["image"]["large"]).size == (LARGE_EDGE, 267)
 
 
 def test_evidence_is_made_for_the_best_matches_and_the_page_knows(

@@ -91,7 +91,7 @@ function rowElement(place) {
   element.setAttribute("aria-setsize", seen.length);
   element.setAttribute("aria-selected", String(place === at));
   element.style.transform = `translateY(${place * ROW}px)`;
-  element.addEventListener("click", () => choose(place));
+  element.addEventListener("click", () => { choose(place); if (!evidence.offsetParent) open(); });
   element.addEventListener("dblclick", open);
   return element;
 }
@@ -201,12 +201,13 @@ function heading(row, reference) {
     said = reference.words || (reference.verdict === "no_match" ? "No match" : `Found as a ${names[reference.verdict] || reference.verdict} by its descriptor`);
     pair.append(reference.verdict === "no_match" ? " is nearest to " : " shows ", named(reference.id, reference.uri));
   }
-  const judged = make("div", "");
-  if (reference) judged.append(make("div", "score", percent(reference.score)));
+  const score = reference ? [make("div", "score", percent(reference.score))] : [];
   const close = button("Close", null, shut);
   close.id = "close";
-  return make("div", "title", make("div", "said", make("h2", "", said), pair), make("div", "", pill(reference ? reference.verdict : kind(row))), judged, close);
+  return make("div", "title", make("div", "said", make("h2", "", said), pair), make("div", "", pill(reference ? reference.verdict : kind(row))), ...score, close);
 }
+// The panels take the width of their pictures, within reason, so that the numbers find a place beside tall ones.
+const widest = (...images) => Math.max(1, ...images.map(image => image ? image.width / image.height : 1.5));
 function drawEvidence() {
   sized.disconnect();
   const row = seen[at];
@@ -223,9 +224,9 @@ function drawEvidence() {
     if (reference.lay) panels.append(overlay(row, reference));
     if (reference.difference) panels.append(changes(row, reference));
   }
-  parts.push(panels);
+  panels.style.flexBasis = `calc(${2 * widest(row.image, reference && reference.image)} * var(--tall) + 20px)`;
+  parts.push(make("div", "proof", panels, ...(reference ? [numbers(row, reference)] : [])));
   if (reference && !reference.difference) parts.push(without(reference));
-  if (reference) parts.push(numbers(row, reference));
   evidence.replaceChildren(...parts);
 }
 function toggleOverlay() { showing.overlay = !showing.overlay; drawEvidence(); }
