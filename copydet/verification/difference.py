@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from copydet.images.resize import resize_to
 from copydet.records import Pixels
-from copydet.verification.outline import Matrix, Size, at_sizes, polygon_area, shared_area
+from copydet.verification.outline import Matrix, Size, apply, at_sizes, frame, polygon_area, shared_area
 
 Plane = NDArray[np.float32]  # [h, w], or [h, w, 3] where it holds colours
 Mean = Callable[[NDArray[Any]], Plane]
@@ -29,7 +29,9 @@ _PRESMOOTH = 0.8  # pixels: sensor noise and the grain of JPEG
 _TONE = 16.0  # grey levels of difference that are as likely ordinary as a change
 _STRUCTURE = 0.4  # the same for the share of the pattern that is lost
 _MOST_USUAL_TONE, _MOST_USUAL_STRUCTURE = 14.0, 0.4  # where half of a picture is off by more, it is changed
-_NOISE = 30.0  # squared grey levels: a pattern weaker than this is none
+_NOISE = 15.0  # squared grey levels: a pattern weaker than this is none
+_STEP_EDGE, _STEP_ROUNDS = 160, 15
+_MOST_STEP = 0.04  # of the longer side
 _FIT_POINTS = 2048  # that the colours are fitted on
 _FIT_ROUNDS = 6
 
@@ -56,10 +58,12 @@ def align(query: Pixels, reference: Pixels, matrix: Matrix) -> Aligned:
     """
     height, width = query.shape[:2]
     laid, mask = lay_over(reference, matrix, (width, height))
-    difference = np.zeros((height, width), np.float32)
-    if mask.sum() >= _WINDOW**2:
-        difference = difference_map(query, laid, mask)
-    return Aligned(laid, mask, difference)
+    if mask.sum() < _WINDOW**2:
+        return Aligned(laid, mask, np.zeros((height, width), np.float32))
+    step = _small_step(query, laid, mask)
+    if step is not None:
+        laid, mask = lay_over(reference, matrix @ step, (width, height))
+    return Aligned(laid, mask, difference_map(query, laid, mask))
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,30 @@ def lay_over(reference: Pixels, matrix: Matrix, size: Size) -> tuple[Pixels, NDA
     cv2.fillConvexPoly(drawn, np.round(in_query * 16).astype(np.int32), 1, shift=4)
     mask = drawn > 0
     return np.where(mask[..., None], warped, 0).astype(np.uint8), mask
+
+
+def _small_step(query: Pixels, laid: Pixels, mask: NDArray[np.bool_]) -> Matrix | None:
+    """The affine map [3, 3] in the query's frame that aligns the two better than they are; None where there is none.
+
+    An estimate from a few points is off by a pixel or more, and all edges would light up. This maximises the
+    correlation of the two (Evangelidis and Psarakis, 2008) and is believed only as far as such an error goes.
+    """
+    height, width = mask.shape
+    scale = min(1.0, _STEP_EDGE / max(height, width))
+    size = (max(round(width * scale), 8), max(round(height * scale), 8))
+    ours, theirs = (cv2.cvtColor(resize_to(each, *size), cv2.COLOR_RGB2GRAY) for each in (query, _filled(laid, mask)))
+    inside = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    until = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEP_ROUNDS, 1e-4)
+    try:
+        _, found = cv2.findTransformECC(
+            ours, theirs, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, until, inside, 5
+        )
+    except cv2.error:  # no correlation to climb: inverted, flat, or not the same picture
+        return None
+    step = at_sizes(np.vstack([found, [0, 0, 1]]).astype(np.float64), (size, (width, height)), (size, (width, height)))
+    corners = frame((width, height))
+    moved = np.abs(apply(step, corners) - corners).max()
+    return step if moved <= _MOST_STEP * max(height, width) else None
 
 
 def difference_map(query: Pixels, laid: Pixels, mask: NDArray[np.bool_]) -> Plane:
@@ -197,7 +225,7 @@ def _structure_change(ours: Plane, theirs: Plane, mask: NDArray[np.bool_], mean:
     best = np.zeros(mask.shape, np.float32)
     for x, y in _SHIFTS:
         moved = _shifted(b, x, y)
-        best = np.maximum(best, (2 * mean(a * moved) + _NOISE) / (power + mean(moved * moved)))
+        best = np.maximum(best, (mean(a * moved) + _NOISE) / np.sqrt(power * (mean(moved * moved) + _NOISE)))
     change = 1 - best
     return np.asarray(
         change / (_STRUCTURE + 2 * min(float(np.median(change[mask])), _MOST_USUAL_STRUCTURE)), np.float32
