@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TextIO
 
+from copydet.progress import show
 from copydet.records import Match, QueryResult, Verdict
 from copydet.reports.destination import check_destination, replacing
 from copydet.reports.pictures import Picture, closer_look, geometry, make_picture, paint, webp
@@ -166,9 +167,13 @@ class _Page:
             for reference, match in zip(row.shown["references"], row.matches, strict=True)
             if "lay" in reference and match.verdict != "no_match"
         ]
-        for row, reference, match in wanted[:MOST_EVIDENCE]:
-            self._write_evidence_of(row, reference, match)
-        return {"made": min(len(wanted), MOST_EVIDENCE), "of": len(wanted)}
+        best = wanted[:MOST_EVIDENCE]
+        if best:
+            with show("drawing evidence", len(best)) as progress:
+                for row, reference, match in best:
+                    self._write_evidence_of(row, reference, match)
+                    progress.advance(1)
+        return {"made": len(best), "of": len(wanted)}
 
     def _write_evidence_of(self, row: "_Row", reference: dict[str, Any], match: Match) -> None:
         query, original = self.read(row.uri), self.read(match.reference_uri)
