@@ -333,12 +333,17 @@ def test_in_a_browser_evidence_opens_and_its_layers_toggle(tmp_path: Path) -> No
         press("h"); press("Enter"); said.push(document.body.className, document.activeElement.id);
         press("j"); said.push(head().split(" ")[0]);
         press("Escape"); said.push(document.body.className, document.activeElement.id);
+        const box = document.querySelector("#evidence .wiped"), place = box.getBoundingClientRect();
+        box.setPointerCapture = () => {};
+        const at = {clientX: place.left + place.width / 4, buttons: 1, bubbles: true, cancelable: true};
+        box.dispatchEvent(new PointerEvent("pointerdown", at));
+        said.push(document.querySelector("#evidence input[type=range]").value);
         type("text", "perspective"); said.push(seen.length, head().includes("in perspective"));
         """,
     )
     assert said == [
         *("the whole reference, mirrored", "4", "1,1", "0,1", "0,0", "1,1", "No match", "2"),
-        *("open", "evidence", "cropped", "", "list", "1", "true"),
+        *("open", "evidence", "cropped", "", "list", "25", "1", "true"),
     ]
 
 

@@ -81,6 +81,7 @@ function rowElement(place) {
   else {
     names.append(make("div", "soft cut", best.id));
     if (best.words) names.append(make("div", "soft cut", best.words));
+    names.title = best.words || "";
   }
   if (best) judged.append(make("div", "score", percent(best.score)));
   judged.append(pill(kind(row)));
@@ -149,7 +150,18 @@ function overlay(row, reference) {
     line.hidden = !showing.overlay || showing.wipe === 0 || showing.wipe === 100;
   };
   wipe.value = showing.wipe;
-  wipe.addEventListener("input", () => { showing.wipe = Number(wipe.value); showing.overlay = true; toggle.setAttribute("aria-pressed", "true"); draw(); });
+  const move = to => {
+    showing.wipe = Math.round(Math.max(0, Math.min(100, to)));
+    showing.overlay = true;
+    wipe.value = showing.wipe;
+    toggle.setAttribute("aria-pressed", "true");
+    draw();
+  };
+  wipe.addEventListener("input", () => move(Number(wipe.value)));
+  const follow = event => { const place = box.getBoundingClientRect(); move(100 * (event.clientX - place.left) / place.width); };
+  box.addEventListener("pointerdown", event => { event.preventDefault(); box.setPointerCapture(event.pointerId); follow(event); });
+  box.addEventListener("pointermove", event => { if (event.buttons) follow(event); });
+  box.classList.add("wiped");
   const toggle = button("Overlay", showing.overlay, toggleOverlay);
   draw();
   return figure("Laid over the query", [toggle, wipe], box);
