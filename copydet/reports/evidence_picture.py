@@ -48,18 +48,20 @@ def draw_evidence(
     score: float,
     verdict: Verdict,
     transform: tuple[float, ...] | None = None,
+    overlaps: tuple[float | None, float | None] = (None, None),
     names: tuple[str, str] = ("A", "B"),
     notes: Sequence[str] = (),
 ) -> Pixels:
     """Draw the evidence of one match as a picture of WIDTH pixels, to be saved as it is.
 
     `transform` is that of `Match`, between the pixels given here; without one the two are shown beside each other and
-    the picture says so. `notes` are lines below the head, such as other scores.
+    the picture says so. `overlaps` are query_overlap and reference_overlap of `Match`. `notes` are lines below the
+    head, such as other scores.
     """
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     about = [_cut(pen, f"{names[0]} against {names[1]}", _SMALL, WIDTH - 2 * _EDGE)]
     about += [line for note in notes for line in _wrapped(pen, _printable(note), _SMALL)]
-    said = _wrapped(pen, _words(query, reference, transform), _LARGE)
+    said = _wrapped(pen, _words(query, reference, transform, overlaps), _LARGE)
     panels = _panels(query, reference, transform, names)
     height = _EDGE + _HEAD + 30 * len(said) + 23 * len(about) + 2 * (_PANEL[1] + _CAPTION + _GAP) + _EDGE
     canvas = Image.new("RGB", (WIDTH, height), _GROUND)
@@ -70,10 +72,15 @@ def draw_evidence(
     return np.asarray(canvas)[: y + _EDGE - _GAP // 2].copy()
 
 
-def _words(query: Pixels, reference: Pixels, transform: tuple[float, ...] | None) -> str:
+def _words(
+    query: Pixels,
+    reference: Pixels,
+    transform: tuple[float, ...] | None,
+    overlaps: tuple[float | None, float | None],
+) -> str:
     if transform is None:
         return "No common geometry was found"
-    words = transform_in_words(transform, _size(query), _size(reference))
+    words = transform_in_words(transform, _size(query), _size(reference), *overlaps)
     return words[:1].upper() + words[1:]
 
 

@@ -203,7 +203,7 @@ def _shown_geometry(match: Match, query: dict[str, Any] | None, reference: dict[
     if match.transform is None or query is None or reference is None:
         return {}
     sizes = (query["width"], query["height"]), (reference["width"], reference["height"])
-    words = transform_in_words(match.transform, *sizes)
+    words = transform_in_words(match.transform, *sizes, match.query_overlap, match.reference_overlap)
     shared = geometry(match.transform, *sizes)
     if shared is None:
         return {"words": words}

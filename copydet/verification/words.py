@@ -9,6 +9,7 @@ from copydet.verification.outline import Matrix, Size, apply, as_matrix, polygon
 
 # Below these a difference is as likely the estimate's error as an edit, and is not mentioned.
 _WHOLE = 0.96  # share of an image
+_HIDDEN = 0.75  # of the outlined share of the reference: what is seen of it, if something hides it
 _TURN = 2.0  # degrees
 _STRETCH = 1.05
 _SCALE = 1.1
@@ -31,36 +32,44 @@ _PARTS = {
 }
 
 
-def transform_in_words(transform: tuple[float, ...], query_size: Size, reference_size: Size) -> str:
+def transform_in_words(
+    transform: tuple[float, ...],
+    query_size: Size,
+    reference_size: Size,
+    query_overlap: float | None = None,
+    reference_overlap: float | None = None,
+) -> str:
     """What was done to the reference, e.g. "mirrored, cropped to 31 %, turned 12 degrees clockwise".
 
     `transform` is that of `Match`, sizes are (width, height) of the images between whose pixels it maps. Shares are
-    those of the outlines, whatever may cover the copy inside them. Clockwise is as seen on the screen.
+    those of the outlines; where the overlaps of `Match` are given and say that much less of the reference is seen, as
+    when it was covered or cut out, it is they. Clockwise is as seen on the screen.
     """
     matrix = as_matrix(transform)
     in_query, in_reference = shared_area(matrix, query_size, reference_size)
     if not len(in_query):
         return "nothing of the reference is seen"
-    query_overlap = polygon_area(in_query) / (query_size[0] * query_size[1])
-    reference_overlap = polygon_area(in_reference) / (reference_size[0] * reference_size[1])
+    of_query = polygon_area(in_query) / (query_size[0] * query_size[1])
+    of_reference = polygon_area(in_reference) / (reference_size[0] * reference_size[1])
     back: Matrix = np.asarray(np.linalg.inv(matrix), np.float64)
     moved = _moved(_jacobian(back, in_reference.mean(axis=0)))
     if _bend(back, in_reference) >= _PERSPECTIVE:
         moved.append("in perspective")
-    return _sentence(moved, query_overlap, reference_overlap)
+    if reference_overlap is not None and reference_overlap < _HIDDEN * of_reference:
+        seen = f"{_percent(reference_overlap)} of the reference seen"
+        of_query = query_overlap if query_overlap is not None else of_query
+    else:
+        seen = f"cropped to {_percent(of_reference)}" if of_reference < _WHOLE else "the whole reference"
+    return _sentence(seen, moved, of_query)
 
 
-def _sentence(moved: list[str], query_overlap: float, reference_overlap: float) -> str:
-    cropped, placed = reference_overlap < _WHOLE, query_overlap < _WHOLE
-    said = list(moved)
-    if cropped:
-        said.insert(1 if said[:1] == ["mirrored"] else 0, f"cropped to {_percent(reference_overlap)}")
-    elif placed or moved:
-        said.insert(0, "the whole reference")
-    if placed:
-        verb = "filling" if query_overlap > 0.5 else "pasted at"
-        said.append(f"{verb} {_part(query_overlap)} of the query")
-    return ", ".join(said) or "the whole reference, in place"
+def _sentence(seen: str, moved: list[str], of_query: float) -> str:
+    said = [*moved[:1], seen, *moved[1:]] if moved[:1] == ["mirrored"] and "whole" not in seen else [seen, *moved]
+    if of_query < _WHOLE:
+        said.append(f"{'filling' if of_query > 0.5 else 'pasted at'} {_part(of_query)} of the query")
+    elif said == ["the whole reference"]:
+        said.append("in place")
+    return ", ".join(said)
 
 
 def _moved(jacobian: NDArray[np.float64]) -> list[str]:

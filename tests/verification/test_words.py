@@ -71,6 +71,13 @@ def test_turns_are_said_as_seen_on_the_screen(degrees: int, mirrored: bool) -> N
     assert ("mirrored" in said) == mirrored
 
 
+def test_what_hides_the_reference_is_told_from_the_overlaps() -> None:
+    transform = tuple(float(value) for value in np.eye(3).ravel())
+    assert transform_in_words(transform, SIZE, SIZE, 0.97, 0.95) == "the whole reference, in place"
+    covered = transform_in_words(transform, SIZE, SIZE, 0.4, 0.4)
+    assert covered == "40 % of the reference seen, pasted at 40 % of the query"
+
+
 def test_a_tilted_picture_is_in_perspective() -> None:
     assert "in perspective" in words(np.array([[1, 0, 0], [0, 1, 0], [0.0006, 0, 1]]))
     assert "in perspective" not in words(turned(20) @ scaled(1.2, 0.9))
