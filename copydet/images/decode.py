@@ -36,7 +36,7 @@ _REDUCED = {
 }
 # A JPEG is decoded at least so large, for what is done with it beside describing (local features): so its descriptor is
 # the same with and without that, and one decoding serves both.
-DETAIL = Resize("long_edge", 224)
+DETAIL = Resize("long_edge", 320)
 _MAX_SCANS = 200  # of a progressive JPEG: a hostile file can hold thousands, each as dear as a whole decode
 _FLAT = 3.0  # standard deviation, in grey levels, below which a picture has nothing to describe
 

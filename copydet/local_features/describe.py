@@ -1,25 +1,49 @@
-"""From pixels to the records that a shard stores."""
+"""How copydet takes local features: few and cheap of a reference, many of a query."""
 
-import cv2
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.local_features.codes import shipped_codec
+from copydet.local_features.extract import extract, invert, mirror
+from copydet.local_features.frames import VARIANTS
+from copydet.local_features.pyramid import Floats
 from copydet.records import Pixels
 
-CODEC = "orb-1"
-RECORD_BYTES = 36  # 4 of place, 32 of ORB
-LOCAL_EDGE = 224
+CODEC = "dog-rootsift-lda64-pq16-1"
+RECORD_BYTES = 22
+LOCAL_EDGE = 320  # pixels of the longer side of a reference
+QUERY_EDGE = 512  # and of a query: what was pasted into it is small there
+
+_CONTRAST, _QUERY_CONTRAST = 0.35, 0.7  # grey levels; at twice the size small features are many
+_QUERY_FEATURES, _FURTHER_DIRECTIONS = 600, 0.8
 
 
 def describe_local(pixels: Pixels, count: int) -> NDArray[np.uint8]:
-    """Local features of an image [h, w, 3]: uint8 [at most count, RECORD_BYTES], strongest first."""
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    if min(grey.shape) < 16:
-        return np.empty((0, RECORD_BYTES), np.uint8)
-    points, codes = cv2.ORB.create(count).detectAndCompute(grey, None)
-    if codes is None:
-        return np.empty((0, RECORD_BYTES), np.uint8)
-    height, width = grey.shape
-    place = np.array([point.pt for point in points[:count]]) / (width, height) * 65535
-    place_bytes = place.round().astype("<u2").view(np.uint8).reshape(-1, 4)
-    return np.concatenate([place_bytes, codes[:count]], axis=1)
+    """Local features of a reference [h, w, 3]: uint8 [at most count, RECORD_BYTES], strongest first."""
+    return shipped_codec().encode(extract(pixels, count, contrast=_CONTRAST))
+
+
+@dataclass(frozen=True)
+class QueryFeatures:
+    """`frames` float32 [n, 4] as in LocalFeatures; `vectors` float32 [4, n, d]: the projected descriptors as they are and
+    as those of the mirrored picture, of the negative and of both would be (frames.VARIANTS).
+    """
+
+    frames: Floats
+    vectors: Floats
+
+    @property
+    def nbytes(self) -> int:
+        return self.frames.nbytes + self.vectors.nbytes
+
+
+def query_features(pixels: Pixels) -> QueryFeatures:
+    """Local features of a query [h, w, 3], strongest first: small ones too, in all directions that they may have."""
+    found = extract(pixels, _QUERY_FEATURES, contrast=_QUERY_CONTRAST, doubled=True, further=_FURTHER_DIRECTIONS)
+    vectors = []
+    for mirrored, negative in VARIANTS:
+        descriptors = mirror(found.descriptors) if mirrored else found.descriptors
+        vectors.append(shipped_codec().project(invert(descriptors) if negative else descriptors))
+    return QueryFeatures(found.frames, np.stack(vectors))

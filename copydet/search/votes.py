@@ -1,0 +1,142 @@
+"""The second road to candidates: local features of the query vote for references, and votes must agree on a place.
+
+A single correspondence of two frames is a whole hypothesis of how the reference lies in the query: shift, scale, turn and
+mirroring (Philbin et al., CVPR 2007, section 5). So for each reference the correspondence with the heaviest company is
+looked for; all pairs of all references are compared in one go. Burstiness is controlled by letting a feature of the
+query vote once for a reference, hubs by the weights: a vote counts for as much as it is better than the last of the
+neighbours that the feature found (a feature that is everywhere has no weight anywhere).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.local_features.codes import Codec, code_bytes, list_numbers, unpack_frames
+from copydet.local_features.describe import QueryFeatures
+from copydet.local_features.frames import VARIANTS, agreeing
+from copydet.local_features.pyramid import Floats
+from copydet.shards.local import StoredLocal
+
+NEIGHBOURS = 5  # that a feature of the query looks at; the last one only sets the weights
+_NPROBE = 6
+_LEAST_WEIGHT = 0.02
+_MOST_VOTES = 150  # for one reference in one variant: more say nothing new, and pairs grow with the square
+
+
+@dataclass(frozen=True)
+class Voted:
+    """References that local features propose, best first: `image` int64 [n] counts through all shards, `weight` [n]."""
+
+    image: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+
+class LocalLists:
+    """The local features of all shards in inverted lists (FAISS IVFPQ), in memory: about 24 bytes a feature.
+
+    Shards keep records in the order of images, for verification; the lists are put together when first asked for.
+    """
+
+    def __init__(self, codec: Codec, stored: Sequence[StoredLocal]) -> None:
+        self._codec = codec
+        self._records = [np.asarray(each.features) for each in stored]
+        counts = [np.diff(np.asarray(each.offsets)) for each in stored]
+        self.images = sum(map(len, counts))
+        per_image = np.concatenate([np.empty(0, np.int64), *counts])
+        self._image = np.repeat(np.arange(self.images), per_image)  # of each feature
+        self._starts = np.cumsum([0, *map(len, self._records)])
+
+    @cached_property
+    def _index(self) -> faiss.IndexIVFPQ:
+        codec = self._codec
+        lists, dimension = codec.lists.shape
+        quantiser = faiss.IndexFlatL2(dimension)
+        quantiser.add(codec.lists)
+        index = faiss.IndexIVFPQ(quantiser, dimension, lists, len(codec.parts), 8)
+        index.by_residual = False
+        faiss.copy_array_to_vector(codec.parts.ravel(), index.pq.centroids)
+        index.is_trained, index.nprobe = True, _NPROBE
+        for start, records in zip(self._starts[:-1], self._records, strict=True):
+            numbers, codes = list_numbers(records), code_bytes(records)
+            order = np.argsort(numbers, kind="stable")
+            ids, codes = (order + start).astype(np.int64), codes[order]
+            present, first, count = np.unique(numbers[order], return_index=True, return_counts=True)
+            for number, begin, length in zip(present, first, count, strict=True):
+                part = slice(begin, begin + length)
+                ids_here, codes_here = ids[part], codes[part]
+                index.invlists.add_entries(
+                    int(number), int(length), faiss.swig_ptr(ids_here), faiss.swig_ptr(codes_here)
+                )
+            index.ntotal += len(records)
+        return index
+
+    def vote(self, query: QueryFeatures, count: int, selected: NDArray[np.bool_] | None = None) -> Voted:
+        """The `count` references that most of the query's features agree on; `selected` bool [images] or all."""
+        votes = self._votes(query, selected)
+        if not len(votes.feature):
+            return Voted(np.empty(0, np.int64), np.empty(0))
+        weight = _company(votes, unpack_frames(self._gather(votes.feature)), query.frames)
+        best = np.zeros(self.images)
+        np.maximum.at(best, self._image[votes.feature], weight)
+        order = np.argsort(-best, kind="stable")[:count]
+        order = order[best[order] > 0]
+        return Voted(order, best[order])
+
+    def _votes(self, query: QueryFeatures, selected: NDArray[np.bool_] | None) -> "_Votes":
+        parameters = None
+        if selected is not None and not selected.all():
+            bits = np.packbits(selected[self._image], bitorder="little")
+            chosen = faiss.IDSelectorBitmap(len(self._image), faiss.swig_ptr(bits))
+            parameters = faiss.IVFPQSearchParameters(nprobe=_NPROBE, sel=chosen)
+        parts = []
+        for number, vectors in enumerate(query.vectors):
+            distance, feature = self._index.search(vectors, NEIGHBOURS, params=parameters)
+            last = distance[:, -1:]
+            weight = np.where(feature >= 0, np.minimum(last, 4) - distance, 0) / (np.minimum(last, 4) + 1e-9)
+            asker, place = np.nonzero(weight > _LEAST_WEIGHT)
+            part = (asker, feature[asker, place], weight[asker, place], np.full(len(asker), number))
+            parts.append(part)
+        asker, feature, weight, variant = (np.concatenate(column) for column in zip(*parts, strict=True))
+        group = variant * self.images + self._image[feature]
+        order = np.lexsort((-weight, group))
+        asker, feature, weight, variant, group = (c[order] for c in (asker, feature, weight, variant, group))
+        _, first, size = np.unique(group, return_index=True, return_counts=True)
+        kept = (np.arange(len(group)) - np.repeat(first, size) < _MOST_VOTES) & (np.repeat(size, size) > 1)
+        return _Votes(asker[kept], feature[kept], weight[kept], variant[kept], group[kept])
+
+    def _gather(self, features: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Records of features, wherever they lie."""
+        shard = np.searchsorted(self._starts, features, side="right") - 1
+        records = np.empty((len(features), self._codec.record_bytes), np.uint8)
+        for number in np.unique(shard):
+            here = shard == number
+            records[here] = self._records[number][features[here] - self._starts[number]]
+        return records
+
+
+@dataclass(frozen=True)
+class _Votes:
+    """Votes sorted by `group` (variant and reference), the heaviest of each group first; all arrays [n]."""
+
+    asker: NDArray[np.int64]  # feature of the query
+    feature: NDArray[np.int64]  # feature of a reference, through all shards
+    weight: NDArray[np.float64]
+    variant: NDArray[np.int64]
+    group: NDArray[np.int64]
+
+
+def _company(votes: _Votes, references: Floats, queries: Floats) -> NDArray[np.float64]:
+    """For each vote the weight of all votes of its group that agree with how it lays the reference into the query."""
+    _, first, size = np.unique(votes.group, return_index=True, return_counts=True)
+    of_vote = np.repeat(size, size)
+    seed = np.repeat(np.arange(len(votes.group)), of_vote)
+    begin = np.repeat(np.repeat(first, size), of_vote)
+    other = begin + np.arange(len(seed)) - np.repeat(np.cumsum(of_vote) - of_vote, of_vote)
+    variants = np.array(VARIANTS)
+    mirrored, negative = variants[votes.variant].T
+    agrees = agreeing(queries[votes.asker], references, mirrored, negative, seed, other)
+    return np.bincount(seed, votes.weight[other] * agrees, len(votes.group))

@@ -1,0 +1,187 @@
+"""The transform that most correspondences agree on: from one of them to a similarity, an affinity, a homography.
+
+The first hypothesis is exhaustive (every correspondence is one, as in search/votes.py), so nothing depends on chance;
+OpenCV's MAGSAC (Barath et al., CVPR 2020) polishes the homography, with its seed fixed.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.local_features.frames import agreeing
+from copydet.verification.correspond import Correspondences
+
+Matrix = NDArray[np.float64]
+
+_LOOSE, _TIGHT = 0.02, 0.009  # of the query's longer side: errors that a fit and an inlier may have
+_SAME = 0.006  # of the longer side: two features nearer than this are one
+_FEWEST_AFFINE, _FEWEST_HOMOGRAPHY = 5, 12
+_MOST_STRETCH = 6.0  # of one direction against the other
+_MOST_SCALE = 40.0
+_MOST_PERSPECTIVE = 0.8  # change of scale over the reference, of the scale itself
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """`matrix` float64 [3, 3] takes the query to the reference, both in units of their longer sides, corners at (0, 0).
+
+    `inliers` counts distinct places that fit, `weight` their sureness; `possible` how many of the reference's features
+    lie in the query at all; `error` is the root mean square of the inliers' distances, in units of the query.
+    """
+
+    matrix: Matrix
+    inliers: int
+    weight: float
+    possible: int
+    error: float
+    mirrored: bool
+    negative: bool
+
+
+def fit_geometry(found: Correspondences, reference_frames: NDArray[np.float32]) -> Geometry | None:
+    """The best transform, or None where no two correspondences agree on one that a picture can have undergone."""
+    if len(found) < 2:
+        return None
+    count = len(found)
+    seed, other = np.divmod(np.arange(count * count), count)
+    fits = agreeing(found.query, found.reference, found.mirrored, found.negative, seed, other).reshape(count, count)
+    fits &= found.mirrored[:, None] == found.mirrored
+    company = fits @ found.weight
+    for best in np.argsort(-company, kind="stable")[:3]:
+        if fits[best].sum() < 2:
+            break
+        geometry = _refine(found, reference_frames, int(best), fits[best])
+        if geometry is not None:
+            return geometry
+    return None
+
+
+def _refine(
+    found: Correspondences, reference_frames: NDArray[np.float32], seed: int, fits: NDArray[np.bool_]
+) -> Geometry | None:
+    same = found.mirrored == found.mirrored[seed]
+    matrix = _similarity(found, seed)
+    kept = fits & same
+    for within in (_LOOSE, _LOOSE, _TIGHT):
+        distinct = _distinct(found, kept)
+        if len(distinct) >= _FEWEST_AFFINE:
+            fitted = _affine(found, distinct)
+            matrix = matrix if fitted is None else fitted
+        error = _errors(matrix, found)
+        kept = same & (error < within) & _frames_fit(matrix, found)
+    if len(_distinct(found, kept)) >= _FEWEST_HOMOGRAPHY:
+        matrix, kept = _homography(found, matrix, same, kept)
+    distinct = _distinct(found, kept)
+    if len(distinct) < 2 or not is_plausible(matrix):
+        return None
+    error = float(np.sqrt(np.mean(_errors(matrix, found)[distinct] ** 2)))
+    return Geometry(
+        np.linalg.inv(matrix) / np.linalg.inv(matrix)[2, 2],
+        len(distinct),
+        float(found.weight[distinct].sum()),
+        _visible(matrix, reference_frames, found),
+        error,
+        bool(found.mirrored[seed]),
+        bool(np.median(found.negative[distinct])),
+    )
+
+
+def _similarity(found: Correspondences, seed: int) -> Matrix:
+    """The transform from reference to query that one correspondence stands for."""
+    query, reference = found.query[seed].astype(np.float64), found.reference[seed].astype(np.float64)
+    flip = -1.0 if found.mirrored[seed] else 1.0
+    direction = np.pi - reference[3] if found.mirrored[seed] else reference[3]
+    turn = query[3] + np.pi * found.negative[seed] - direction
+    cos, sin = np.cos(turn) * query[2] / reference[2], np.sin(turn) * query[2] / reference[2]
+    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
+    return _affinity(linear, query[:2] - linear @ reference[:2])
+
+
+def _affinity(linear: Matrix, shift: NDArray[np.float64]) -> Matrix:
+    matrix = np.eye(3)
+    matrix[:2, :2], matrix[:2, 2] = linear, shift
+    return matrix
+
+
+def _affine(found: Correspondences, rows: NDArray[np.intp]) -> Matrix | None:
+    """Weighted least squares; None where the points hardly span a plane."""
+    x, y, weight = found.reference[rows, :2].astype(np.float64), found.query[rows, :2], found.weight[rows] + 0.05
+    centre_x, centre_y = np.average(x, 0, weight), np.average(y, 0, weight)
+    spread = ((x - centre_x) * weight[:, None]).T @ (x - centre_x)
+    large, small = np.linalg.eigvalsh(spread)[::-1]
+    if small < 0.01 * large:
+        return None
+    linear = np.linalg.solve(spread, ((x - centre_x) * weight[:, None]).T @ (y - centre_y)).T
+    return _affinity(linear, centre_y - linear @ centre_x)
+
+
+def _homography(
+    found: Correspondences, matrix: Matrix, same: NDArray[np.bool_], kept: NDArray[np.bool_]
+) -> tuple[Matrix, NDArray[np.bool_]]:
+    """A homography where it explains more than the affinity does."""
+    rows = np.flatnonzero(same & (_errors(matrix, found) < 3 * _LOOSE) & _frames_fit(matrix, found))
+    rows = rows[_distinct_of(found, rows)]
+    fitted, _ = cv2.findHomography(
+        found.reference[rows, :2], found.query[rows, :2], cv2.USAC_MAGSAC, _TIGHT / 2, maxIters=500, confidence=0.999
+    )
+    if fitted is None or not is_plausible(fitted):
+        return matrix, kept
+    better = same & (_errors(fitted, found) < _TIGHT) & _frames_fit(fitted, found)
+    gained = len(_distinct(found, better)) - len(_distinct(found, kept))
+    return (np.asarray(fitted, np.float64), better) if gained > 0 else (matrix, kept)
+
+
+def _errors(matrix: Matrix, found: Correspondences) -> NDArray[np.float64]:
+    """Distance of each correspondence's place from where the transform takes it, in units of the query."""
+    moved = np.column_stack([found.reference[:, :2], np.ones(len(found))]) @ matrix.T
+    depth = np.where(np.abs(moved[:, 2:]) > 1e-9, moved[:, 2:], 1e-9)
+    return np.asarray(np.linalg.norm(moved[:, :2] / depth - found.query[:, :2], axis=1))
+
+
+def _frames_fit(matrix: Matrix, found: Correspondences) -> NDArray[np.bool_]:
+    """Whether scales are what the transform makes of them, within an octave."""
+    scale = np.sqrt(max(abs(np.linalg.det(matrix[:2, :2])), 1e-12))
+    return np.asarray(np.abs(np.log2(found.query[:, 2] / (found.reference[:, 2] * scale))) < 1.0)
+
+
+def _distinct(found: Correspondences, kept: NDArray[np.bool_]) -> NDArray[np.intp]:
+    rows = np.flatnonzero(kept)
+    return rows[_distinct_of(found, rows)]
+
+
+def _distinct_of(found: Correspondences, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The surest of the correspondences `rows` that share no feature and no place, in either image."""
+    chosen: list[int] = []
+    answers: set[int] = set()
+    places: list[NDArray[np.float32]] = []
+    for number, row in enumerate(rows):
+        if int(found.answer[row]) in answers:
+            continue
+        place = found.query[row, :2]
+        if places and (np.abs(np.array(places) - place).max(axis=1) < _SAME).any():
+            continue
+        answers.add(int(found.answer[row]))
+        places.append(place)
+        chosen.append(number)
+    return np.array(chosen, np.intp)
+
+
+def _visible(matrix: Matrix, frames: NDArray[np.float32], found: Correspondences) -> int:
+    """How many of the reference's features lie where the query's features are found."""
+    if not len(frames):
+        return 0
+    moved = np.column_stack([frames[:, :2], np.ones(len(frames))]) @ matrix.T
+    places = moved[:, :2] / np.where(np.abs(moved[:, 2:]) > 1e-9, moved[:, 2:], 1e-9)
+    return int(((places >= 0) & (places <= found.query[:, :2].max(axis=0))).all(axis=1).sum())
+
+
+def is_plausible(matrix: Matrix) -> bool:
+    """Whether a picture can have undergone this: not flattened, not folded, of a sane size."""
+    if not np.isfinite(matrix).all():
+        return False
+    large, small = np.linalg.svd(matrix[:2, :2], compute_uv=False)
+    if small <= 0 or large / small > _MOST_STRETCH or not 1 / _MOST_SCALE < np.sqrt(large * small) < _MOST_SCALE:
+        return False
+    return bool(np.abs(matrix[2, :2]).sum() / abs(matrix[2, 2]) < _MOST_PERSPECTIVE)

@@ -1,0 +1,111 @@
+"""Local verification of one pair: do the images show the same pixels, and where?
+
+Two kinds of hypotheses are tried: the transform that local features agree on, and that of the view which found the
+reference (the whole on the whole, a rectangle on the whole): where features die (blur, pixels, edge filters) an edit has
+usually left everything in its place. The aligned images decide between them.
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.local_features.codes import unpack_frames
+from copydet.local_features.describe import QueryFeatures
+from copydet.verification.agreement import Agreement, Grey, measure_agreement
+from copydet.verification.correspond import correspond
+from copydet.verification.geometry import Geometry, fit_geometry
+from copydet.verification.outline import Matrix, Size, polygon_area, shared_area
+
+_SURE_INLIERS = 8  # from here on features are believed, and the view is not asked
+
+
+@dataclass(frozen=True)
+class QuerySide:
+    """A query as verification sees it: its features, and its pixels in grey [h, w]."""
+
+    features: QueryFeatures
+    grey: Grey
+
+
+@dataclass(frozen=True)
+class ReferenceSide:
+    """A reference: its stored features uint8 [n, RECORD_BYTES], its pixels in grey where they can be had, and the width
+    and height of the original.
+    """
+
+    records: NDArray[np.uint8]
+    grey: Grey | None
+    size: Size
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the two images share. `matrix` takes pixels of the query's grey picture to pixels of the reference's picture of
+    `reference_size`; overlaps are shares of the areas. `geometry` None: the view's own place was best.
+    """
+
+    matrix: Matrix
+    reference_size: Size
+    geometry: Geometry | None
+    agreement: Agreement | None
+    query_overlap: float
+    reference_overlap: float
+
+
+def verify(
+    query: QuerySide, reference: ReferenceSide, view: Matrix | None = None, view_size: Size = (0, 0)
+) -> Evidence | None:
+    """The best evidence that the query shows the reference, or None where nothing suggests a place for it.
+
+    `view` maps pixels of the view that found the reference, of `view_size`, to pixels of `query.grey`; None: no view did.
+    """
+    size = reference.size if reference.grey is None else reference.grey.shape[::-1]
+    geometry = fit_geometry(correspond(query.features, reference.records), unpack_frames(reference.records))
+    tried = []
+    if geometry is not None:
+        matrix = _from_units(size) @ geometry.matrix @ np.linalg.inv(_from_units(query.grey.shape[::-1]))
+        tried.append(_look(query, reference, matrix, size, geometry))
+    if view is not None and reference.grey is not None and (geometry is None or geometry.inliers < _SURE_INLIERS):
+        tried.append(_look(query, reference, _whole_of(view_size, size) @ np.linalg.inv(view), size, None))
+    return max((each for each in tried if each is not None), key=_worth, default=None)
+
+
+def _look(
+    query: QuerySide, reference: ReferenceSide, matrix: Matrix, size: Size, geometry: Geometry | None
+) -> Evidence | None:
+    agreement = None
+    if reference.grey is not None:
+        agreement = measure_agreement(query.grey, reference.grey, matrix)
+        matrix = agreement.matrix
+    query_size = query.grey.shape[::-1]
+    in_query, in_reference = shared_area(matrix, query_size, size)
+    shares = [
+        min(polygon_area(area) / (width * height), 1.0)
+        for area, (width, height) in ((in_query, query_size), (in_reference, size))
+    ]
+    return Evidence(matrix, size, geometry, agreement, *shares) if min(shares) > 0 else None
+
+
+def _worth(evidence: Evidence) -> float:
+    """Agreement first; inliers where there are no pixels to compare, and between two that agree alike."""
+    agreement = evidence.agreement
+    seen = 0.0 if agreement is None else agreement.median * agreement.share
+    return seen + (0.0 if evidence.geometry is None else min(evidence.geometry.weight, 10.0) / 20)
+
+
+def _from_units(size: Size) -> Matrix:
+    """Units of the longer side, corner at (0, 0) -> pixels, the first one's centre at (0, 0)."""
+    longer = max(size)
+    return np.array([[longer, 0, -0.5], [0, longer, -0.5], [0, 0, 1]], np.float64)
+
+
+def _whole_of(view: Size, reference: Size) -> Matrix:
+    """The view's pixels laid over the whole reference."""
+    x, y = reference[0] / view[0], reference[1] / view[1]
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]], np.float64)
+
+
+def to_grey(pixels: NDArray[np.uint8]) -> Grey:
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
