@@ -39,8 +39,9 @@ class Codec:
 
     def project(self, descriptors: Floats) -> Floats:
         """RootSIFT [n, 128] -> float32 [n, d], rows of length 1."""
-        values: Floats = (descriptors - self.mean) @ self.projection
-        values /= np.linalg.norm(values, axis=1, keepdims=True) + np.float32(1e-9)
+        values: Floats = np.matmul(descriptors - self.mean, self.projection)
+        length: Floats = np.sqrt(np.einsum("nd,nd->n", values, values))[:, None]
+        values /= length + np.float32(1e-9)
         return values
 
     def encode(self, features: LocalFeatures) -> NDArray[np.uint8]:
@@ -65,7 +66,8 @@ class Codec:
 
 def _nearest(vectors: Floats, centres: Floats) -> NDArray[np.intp]:
     """Number of the nearest centre of each vector, Euclidean."""
-    return np.argmin((centres**2).sum(axis=1) - 2 * (vectors @ centres.T), axis=1)
+    numbers: NDArray[np.intp] = np.argmin((centres**2).sum(axis=1) - 2 * (vectors @ centres.T), axis=1)
+    return numbers
 
 
 def list_numbers(records: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -86,7 +88,8 @@ def _pack(frames: Floats) -> NDArray[np.uint8]:
     scale = np.rint(np.clip(octave / _OCTAVES, 0, 1) * _STEPS).astype(np.uint32)
     turn = np.rint(frames[:, 3] / (2 * np.pi) * (_STEPS + 1)).astype(np.int64) % (_STEPS + 1)
     packed = place[:, 0] | place[:, 1] << 10 | scale << 20 | turn.astype(np.uint32) << 26
-    return packed.astype("<u4").view(np.uint8).reshape(-1, _FRAME_BYTES)
+    records: NDArray[np.uint8] = packed.astype("<u4").view(np.uint8)
+    return records.reshape(-1, _FRAME_BYTES)
 
 
 def unpack_frames(records: NDArray[np.uint8]) -> Floats:

@@ -27,8 +27,8 @@ def describe_local(pixels: Pixels, count: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class QueryFeatures:
-    """`frames` float32 [n, 4] as in LocalFeatures; `vectors` float32 [4, n, d]: the projected descriptors as they are and
-    as those of the mirrored picture, of the negative and of both would be (frames.VARIANTS).
+    """`frames` float32 [n, 4] as in LocalFeatures; `vectors` float32 [4, n, d]: the projected descriptors as they are
+    and as those of the mirrored picture, of the negative and of both would be (frames.VARIANTS).
     """
 
     frames: Floats

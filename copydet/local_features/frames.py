@@ -37,4 +37,6 @@ def agreeing(
     within = _PLACE + _SPREAD * np.hypot(step_x, step_y)
     difference = np.abs((turn[other] - turn[seed] + np.pi) % (2 * np.pi) - np.pi)
     near: NDArray[np.bool_] = error_x**2 + error_y**2 < within**2
-    return near & (np.abs(octave[other] - octave[seed]) < _SCALE) & (difference < _TURN)
+    near &= np.abs(octave[other] - octave[seed]) < _SCALE
+    near &= difference < _TURN
+    return near

@@ -1,8 +1,8 @@
 """The second road to candidates: local features of the query vote for references, and votes must agree on a place.
 
-A single correspondence of two frames is a whole hypothesis of how the reference lies in the query: shift, scale, turn and
-mirroring (Philbin et al., CVPR 2007, section 5). So for each reference the correspondence with the heaviest company is
-looked for; all pairs of all references are compared in one go. Burstiness is controlled by letting a feature of the
+A single correspondence of two frames is a whole hypothesis of how the reference lies in the query: shift, scale, turn
+and mirroring (Philbin et al., CVPR 2007, section 5). So for each reference the correspondence with the heaviest company
+is looked for; all pairs of all references are compared in one go. Burstiness is controlled by letting a feature of the
 query vote once for a reference, hubs by the weights: a vote counts for as much as it is better than the last of the
 neighbours that the feature found (a feature that is everywhere has no weight anywhere).
 """
@@ -10,6 +10,7 @@ neighbours that the feature found (a feature that is everywhere has no weight an
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import faiss
 import numpy as np
@@ -51,12 +52,12 @@ class LocalLists:
         self._starts = np.cumsum([0, *map(len, self._records)])
 
     @cached_property
-    def _index(self) -> faiss.IndexIVFPQ:
+    def _index(self) -> Any:  # faiss.IndexIVFPQ, whose stubs know neither its lists nor its parameters
         codec = self._codec
         lists, dimension = codec.lists.shape
         quantiser = faiss.IndexFlatL2(dimension)
         quantiser.add(codec.lists)
-        index = faiss.IndexIVFPQ(quantiser, dimension, lists, len(codec.parts), 8)
+        index: Any = faiss.IndexIVFPQ(quantiser, dimension, lists, len(codec.parts), 8)
         index.by_residual = False
         faiss.copy_array_to_vector(codec.parts.ravel(), index.pq.centroids)
         index.is_trained, index.nprobe = True, _NPROBE
@@ -91,7 +92,9 @@ class LocalLists:
         if selected is not None and not selected.all():
             bits = np.packbits(selected[self._image], bitorder="little")
             chosen = faiss.IDSelectorBitmap(len(self._image), faiss.swig_ptr(bits))
-            parameters = faiss.IVFPQSearchParameters(nprobe=_NPROBE, sel=chosen)
+            parameters = faiss.IVFPQSearchParameters(  # type: ignore[attr-defined]
+                nprobe=_NPROBE, sel=chosen
+            )
         parts = []
         for number, vectors in enumerate(query.vectors):
             distance, feature = self._index.search(vectors, NEIGHBOURS, params=parameters)
@@ -100,7 +103,8 @@ class LocalLists:
             asker, place = np.nonzero(weight > _LEAST_WEIGHT)
             part = (asker, feature[asker, place], weight[asker, place], np.full(len(asker), number))
             parts.append(part)
-        asker, feature, weight, variant = (np.concatenate(column) for column in zip(*parts, strict=True))
+        columns: list[Any] = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        asker, feature, weight, variant = columns
         group = variant * self.images + self._image[feature]
         order = np.lexsort((-weight, group))
         asker, feature, weight, variant, group = (c[order] for c in (asker, feature, weight, variant, group))
@@ -139,4 +143,4 @@ def _company(votes: _Votes, references: Floats, queries: Floats) -> NDArray[np.f
     variants = np.array(VARIANTS)
     mirrored, negative = variants[votes.variant].T
     agrees = agreeing(queries[votes.asker], references, mirrored, negative, seed, other)
-    return np.bincount(seed, votes.weight[other] * agrees, len(votes.group))
+    return np.bincount(seed, votes.weight[other] * agrees, len(votes.group)).astype(np.float64)

@@ -1,8 +1,8 @@
 """Whether the aligned images agree: the same picture does block by block, another photo of the same thing does not.
 
-Both are drawn on one canvas that holds what they share, at no finer detail than the coarser of them has. Each block with
-some texture is compared by normalised correlation, at the best of a few shifts: the transform is off by a little, and
-so is what bent the copy. The shifts of the blocks that agree then mend the transform, and the second look counts.
+Both are drawn on one canvas that holds what they share, at no finer detail than the coarser of them has. Each block
+with some texture is compared by normalised correlation, at the best of a few shifts: the transform is off by a little,
+and so is what bent the copy. The shifts of the blocks that agree then mend the transform, and the second look counts.
 Signs are ignored: a negative is a copy.
 """
 
@@ -96,8 +96,8 @@ def _draw(picture: Grey, to_canvas: Matrix, size: tuple[int, int]) -> tuple[NDAr
 def _correlate(
     one: NDArray[np.float32], other: NDArray[np.float32], seen: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], float] | None:
-    """For each textured block: best correlation [n], the shift that gave it [n, 2], its centre [n, 2]; and which share of
-    the seen blocks are textured. None without a textured block.
+    """For each textured block: best correlation [n], the shift that gave it [n, 2], its centre [n, 2]; and which share
+    of the seen blocks are textured. None without a textured block.
     """
     size = (_BLOCK, _BLOCK)
     height, width = one.shape
@@ -114,7 +114,6 @@ def _correlate(
     mean_one = mean_one[grid]
     best = np.zeros_like(variance_one)
     shift = np.zeros((*best.shape, 2))
-    variance_other = np.zeros_like(best)
     for down in range(-_SHIFT, _SHIFT + 1):
         for across in range(-_SHIFT, _SHIFT + 1):
             moved = padded[_SHIFT + down : _SHIFT + down + height, _SHIFT + across : _SHIFT + across + width]
@@ -126,8 +125,6 @@ def _correlate(
             better = value > best
             best = np.where(better, value, best)
             shift[better] = across, down
-            if down == across == 0:
-                variance_other = variance
     textured = whole & (variance_one > _TEXTURE)
     if not textured.any():
         return None

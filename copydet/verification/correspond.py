@@ -18,8 +18,8 @@ _MOST = 240
 
 @dataclass(frozen=True)
 class Correspondences:
-    """Pairs of features, the surest first, all arrays [n]: `query` and `reference` float32 [n, 4] are frames in units of
-    the longer sides, `weight` in (0, 1], `mirrored` and `negative` say what the query was turned into, `asker` and
+    """Pairs of features, the surest first, all arrays [n]: `query` and `reference` float32 [n, 4] are frames in units
+    of the longer sides, `weight` in (0, 1], `mirrored` and `negative` say what the query was turned into, `asker` and
     `answer` are the numbers of the features.
     """
 

@@ -69,8 +69,7 @@ def _refine(
         if len(distinct) >= _FEWEST_AFFINE:
             fitted = _affine(found, distinct)
             matrix = matrix if fitted is None else fitted
-        error = _errors(matrix, found)
-        kept = same & (error < within) & _frames_fit(matrix, found)
+        kept = same & (_errors(matrix, found) < within) & _frames_fit(matrix, found)
     if len(_distinct(found, kept)) >= _FEWEST_HOMOGRAPHY:
         matrix, kept = _homography(found, matrix, same, kept)
     distinct = _distinct(found, kept)
@@ -123,14 +122,17 @@ def _homography(
     """A homography where it explains more than the affinity does."""
     rows = np.flatnonzero(same & (_errors(matrix, found) < 3 * _LOOSE) & _frames_fit(matrix, found))
     rows = rows[_distinct_of(found, rows)]
-    fitted, _ = cv2.findHomography(
+    estimate, _ = cv2.findHomography(
         found.reference[rows, :2], found.query[rows, :2], cv2.USAC_MAGSAC, _TIGHT / 2, maxIters=500, confidence=0.999
     )
-    if fitted is None or not is_plausible(fitted):
+    if estimate is None:
+        return matrix, kept
+    fitted = np.asarray(estimate, np.float64)
+    if not is_plausible(fitted):
         return matrix, kept
     better = same & (_errors(fitted, found) < _TIGHT) & _frames_fit(fitted, found)
     gained = len(_distinct(found, better)) - len(_distinct(found, kept))
-    return (np.asarray(fitted, np.float64), better) if gained > 0 else (matrix, kept)
+    return (fitted, better) if gained > 0 else (matrix, kept)
 
 
 def _errors(matrix: Matrix, found: Correspondences) -> NDArray[np.float64]:

@@ -1,11 +1,11 @@
 """Local verification of one pair: do the images show the same pixels, and where?
 
 Two kinds of hypotheses are tried: the transform that local features agree on, and that of the view which found the
-reference (the whole on the whole, a rectangle on the whole): where features die (blur, pixels, edge filters) an edit has
-usually left everything in its place. The aligned images decide between them.
+reference (the whole on the whole, a rectangle on the whole): where features die (blur, pixels, edge filters) an edit
+has usually left everything in its place. The aligned images decide between them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -42,8 +42,8 @@ class ReferenceSide:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the two images share. `matrix` takes pixels of the query's grey picture to pixels of the reference's picture of
-    `reference_size`; overlaps are shares of the areas. `geometry` None: the view's own place was best.
+    """What the two images share. `matrix` takes pixels of the query's grey picture to pixels of the reference's picture
+    of `reference_size`; overlaps are shares of the areas. `geometry` None: the view's own place was best.
     """
 
     matrix: Matrix
@@ -59,7 +59,7 @@ def verify(
 ) -> Evidence | None:
     """The best evidence that the query shows the reference, or None where nothing suggests a place for it.
 
-    `view` maps pixels of the view that found the reference, of `view_size`, to pixels of `query.grey`; None: no view did.
+    `view` maps pixels of the view that found the reference, of `view_size`, to those of `query.grey`; None: none did.
     """
     size = reference.size if reference.grey is None else reference.grey.shape[::-1]
     geometry = fit_geometry(correspond(query.features, reference.records), unpack_frames(reference.records))
