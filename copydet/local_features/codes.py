@@ -54,10 +54,10 @@ class Codec:
         """Records -> frames float32 [n, 4] as in LocalFeatures, and vectors float32 [n, d], nearly of length 1."""
         codes = records[:, _FRAME_BYTES + _LIST_BYTES :]
         vectors = self.parts[np.arange(len(self.parts)), codes]
-        return unpack_frames(records), vectors.reshape(len(records), -1)
+        return unpack_frames(records), vectors.reshape(len(records), len(self.parts) * self.parts.shape[2])
 
     def _quantise(self, vectors: Floats) -> NDArray[np.uint8]:
-        split = vectors.reshape(len(vectors), len(self.parts), -1)
+        split = vectors.reshape(len(vectors), len(self.parts), self.parts.shape[2])
         codes = np.empty(split.shape[:2], np.uint8)
         for number, centres in enumerate(self.parts):
             codes[:, number] = _nearest(split[:, number], centres)
