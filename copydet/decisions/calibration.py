@@ -1,30 +1,39 @@
-"""Scores as probabilities: a logistic model of similarity and normalised similarity, fitted on labelled pairs.
+"""Scores as probabilities, and the thresholds that reach a precision.
+
+Two models: pairs that were not verified have a logistic model of similarity and normalised similarity; verified pairs
+one of everything that is known of them (see verified.py).
 
 A score is the probability that a pair of the calibration's population is a copy, and the thresholds are those where a
 share `precision` of that population's pairs above is right. Both depend on how many pairs of the population are copies:
 `population` says in words which pairs they were. In a collection with fewer look-alikes than the population holds,
 matches are more often right than the score says; where copies are rarer among the candidates, less often.
-
-The fit is twenty lines of Newton's method on three numbers, so that scikit-learn is no dependency of copydet.
 """
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from copydet.decisions.logistic import fit_logistic, probability, to_logit
+from copydet.decisions.pair import PairNumbers
+from copydet.decisions.verified import (
+    NUMBERS,
+    PIXEL_NUMBERS,
+    VerifiedCalibration,
+    VerifiedModel,
+    neutral_model,
+    quadratic,
+)
 from copydet.errors import UsageError
 
 PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
-FORMAT_VERSION = 1
-# No set of pairs is large enough to know probabilities beyond 1 - 1e-7. From this logit on the score approaches 1 like
-# 1/logit instead of exponentially, so that it stays below 1 and two very certain pairs still differ in float64.
-_LAST_LOGIT = 16.0
+FORMAT_VERSION = 2  # 1 had no verified part
 _RIDGE = 1e-6  # enough to share a weight between two columns that are the same, as they are without a bank
 
 
@@ -33,7 +42,8 @@ class Calibration:
     """logit = intercept + similarity_weight * similarity + normalised_weight * normalised similarity.
 
     Weights are not negative and `normalised_weight` is positive: the score rises with both similarities.
-    `thresholds`: precision -> least score that reaches it. `pairs` and `copies` count what was fitted on.
+    `thresholds`: precision -> least score that reaches it. `pairs` and `copies` count what was fitted on. All this is
+    about pairs that were not verified; `verified` is for those that were, None where it was never fitted.
     """
 
     intercept: float
@@ -45,6 +55,7 @@ class Calibration:
     pairs: int
     copies: int
     seed: int | None = None
+    verified: VerifiedCalibration | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -56,13 +67,31 @@ class Calibration:
         plain = self.similarity_weight * np.asarray(similarity, np.float64)
         return probability(self.intercept + plain + self.normalised_weight * np.asarray(normalised_similarity, float))
 
+    def score_verified(self, pairs: Sequence[PairNumbers]) -> NDArray[np.float64]:
+        """Probability in (0, 1) that each verified pair is a copy, float64 [pairs]; a guess without `verified`."""
+        return probability(self._of_verified.logit(pairs))
 
-def probability(logit: ArrayLike) -> NDArray[np.float64]:
-    """The logistic function, strictly rising in float64 over all logits that similarities can give."""
-    logit = np.asarray(logit, np.float64)
-    odds = np.exp(-np.clip(np.abs(logit), 0.0, np.where(logit > 0, _LAST_LOGIT, 700.0)))  # of the less likely side
-    less_likely = odds / (1.0 + odds) / (1.0 + np.maximum(logit - _LAST_LOGIT, 0.0))
-    return np.asarray(np.where(logit > 0, 1.0 - less_likely, less_likely))
+    @property
+    def verified_thresholds(self) -> Mapping[float, float]:
+        """`thresholds` for the scores of verified pairs."""
+        return self._of_verified.thresholds
+
+    @cached_property
+    def _of_verified(self) -> VerifiedCalibration:
+        return self.verified or neutral_verified(self)
+
+
+def neutral_verified(calibration: Calibration) -> VerifiedCalibration:
+    """A guess for a calibration that was fitted before there was verification; thresholds take it at its word."""
+    guess = (calibration.intercept, calibration.similarity_weight, calibration.normalised_weight)
+    return VerifiedCalibration(
+        sighted=neutral_model(*guess, NUMBERS + PIXEL_NUMBERS),
+        blind=neutral_model(*guess, NUMBERS),
+        thresholds={precision: precision for precision in PRECISIONS},
+        population="none: the score of a verified pair is a guess until the descriptor is calibrated again",
+        pairs=0,
+        copies=0,
+    )
 
 
 def neutral(has_bank: bool) -> Calibration:
@@ -123,43 +152,11 @@ def fit(
 
 def _fit_rising(features: NDArray[Any], label: NDArray[np.bool_], weight: NDArray[Any]) -> tuple[float, float, float]:
     """Intercept and both weights; where plain similarity would count against a pair it is left out."""
-    intercept, plain, normalised = _newton(features, label, weight)
+    intercept, plain, normalised = fit_logistic(features, label, weight, _RIDGE).tolist()
     if plain >= 0 and normalised > 0:
         return intercept, plain, normalised
-    intercept, normalised = _newton(features[:, 1:], label, weight)
+    intercept, normalised = fit_logistic(features[:, 1:], label, weight, _RIDGE).tolist()
     return intercept, 0.0, normalised
-
-
-def _newton(features: NDArray[Any], label: NDArray[np.bool_], weight: NDArray[Any]) -> list[float]:
-    """Logistic regression by iteratively reweighted least squares: intercept, then one number a column.
-
-    Targets are (copies + 1) / (copies + 2) and 1 / (others + 2) instead of 1 and 0 (Platt 1999, section 2.2), so that
-    labels which a threshold separates perfectly don't give infinite numbers. The loss is convex and steps that don't
-    lower it are halved, so it always converges.
-    """
-    design = np.concatenate([np.ones((len(label), 1)), features], axis=1)
-    weight = weight / weight.sum()
-    copies, others = int(label.sum()), int((~label).sum())
-    target = np.where(label, (copies + 1) / (copies + 2), 1 / (others + 2))
-
-    def loss(numbers: NDArray[Any]) -> float:
-        logit = design @ numbers
-        return float(weight @ (np.logaddexp(0, logit) - target * logit) + _RIDGE * numbers[1:] @ numbers[1:] / 2)
-
-    numbers = np.zeros(design.shape[1])
-    ridge = np.r_[1e-12, np.full(features.shape[1], _RIDGE)]
-    for _ in range(200):
-        expected = probability(design @ numbers)
-        slope = design.T @ (weight * (expected - target)) + ridge * numbers
-        bend = (design.T * (weight * expected * (1 - expected))) @ design + np.diag(ridge)
-        step = np.linalg.solve(bend, slope)
-        size = 1.0
-        while loss(numbers - size * step) > loss(numbers) and size > 1e-10:
-            size /= 2
-        numbers = numbers - size * step
-        if np.abs(size * step).max() < 1e-9:
-            break
-    return [float(number) for number in numbers]
 
 
 def find_thresholds(score: ArrayLike, is_copy: ArrayLike, weight: ArrayLike | None = None) -> dict[float, float]:
@@ -184,47 +181,75 @@ def find_thresholds(score: ArrayLike, is_copy: ArrayLike, weight: ArrayLike | No
     return thresholds
 
 
-def threshold_for_precision(calibration: Calibration, precision: float) -> float:
-    """The score from which on a pair is called a match. Between fitted precisions logits are interpolated; below the
-    lowest its threshold is taken. Raises UsageError above the highest, which the fitted pairs cannot vouch for.
+def threshold_for_precision(calibration: Calibration, precision: float, verified: bool = False) -> float:
+    """The score from which on a pair, `verified` or not, is called a match. Between fitted precisions logits are
+    interpolated; below the lowest its threshold is taken. Raises UsageError above the highest, which the fitted pairs
+    cannot vouch for.
     """
-    known = sorted(calibration.thresholds)
+    thresholds = calibration.verified_thresholds if verified else calibration.thresholds
+    known = sorted(thresholds)
     if not 0 < precision <= known[-1]:
         raise UsageError(f"precision {precision:g} is not between 0 and {known[-1]:g}, the highest that was calibrated")
-    if precision in calibration.thresholds:
-        return calibration.thresholds[precision]
-    scores = [calibration.thresholds[each] for each in known]
-    between = np.interp(_logit(precision), [_logit(each) for each in known], [_logit(score) for score in scores])
+    if precision in thresholds:
+        return thresholds[precision]
+    scores = [thresholds[each] for each in known]
+    between = np.interp(to_logit(precision), [to_logit(each) for each in known], [to_logit(score) for score in scores])
     return float(probability(between))
-
-
-def _logit(probability: float) -> float:
-    inside = min(max(probability, 1e-300), 1 - 1e-16)
-    return math.log(inside) - math.log1p(-inside)
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
     values = asdict(calibration)
-    values["thresholds"] = {str(precision): score for precision, score in calibration.thresholds.items()}
+    for part in (values, values["verified"]):
+        if part is not None:
+            part["thresholds"] = {str(precision): score for precision, score in part["thresholds"].items()}
     path.write_text(json.dumps({"format_version": FORMAT_VERSION, **values}, indent=2) + "\n", encoding="utf-8")
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Raises UsageError that names the file and what is wrong with it."""
+    """Reads version 1, too, which has no verified part. Raises UsageError that names the file and what is wrong."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.pop("format_version")
-        if version != FORMAT_VERSION:
-            raise ValueError(f"format {version}, this copydet reads {FORMAT_VERSION}")
-        values["thresholds"] = {float(key): _number(value) for key, value in values["thresholds"].items()}
+        if version not in (1, FORMAT_VERSION):
+            raise ValueError(f"format {version}, this copydet reads 1 and {FORMAT_VERSION}")
+        values["thresholds"] = _thresholds(values["thresholds"])
         for name in ("intercept", "similarity_weight", "normalised_weight"):
             values[name] = _number(values[name])
-        calibration = Calibration(**values)
-        if not calibration.thresholds or calibration.normalised_weight <= 0 or calibration.similarity_weight < 0:
-            raise ValueError("thresholds are missing, or the score falls with similarity")
+        verified = values.pop("verified", None)
+        calibration = Calibration(**values, verified=None if verified is None else _read_verified(verified))
+        if calibration.normalised_weight <= 0 or calibration.similarity_weight < 0:
+            raise ValueError("the score falls with similarity")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"cannot read the calibration {path}: {error}") from error
     return calibration
+
+
+def _read_verified(values: dict[str, Any]) -> VerifiedCalibration:
+    values["thresholds"] = _thresholds(values["thresholds"])
+    values["reliability"] = tuple(tuple(row) for row in values["reliability"])
+    for name, numbers in (("sighted", NUMBERS + PIXEL_NUMBERS), ("blind", NUMBERS)):
+        values[name] = _read_model(values[name], numbers)
+    return VerifiedCalibration(**values)
+
+
+def _read_model(values: dict[str, Any], names: tuple[str, ...]) -> VerifiedModel:
+    if tuple(values.pop("names")) != names:
+        raise ValueError(f"a model of other numbers than {', '.join(names)}")
+    intercept = _number(values.pop("intercept"))
+    read = {name: tuple(_number(each) for each in row) for name, row in values.items()}
+    model = VerifiedModel(names=names, intercept=intercept, **read)
+    terms = quadratic(np.zeros((1, len(names)))).shape[1]
+    sizes = {each.name: len(read[each.name]) for each in fields(model) if each.name in read}
+    if sizes.pop("weights") != terms or set(sizes.values()) != {len(names)} or min(model.scale) <= 0:
+        raise ValueError("a model with numbers missing")
+    return model
+
+
+def _thresholds(values: Mapping[str, Any]) -> dict[float, float]:
+    thresholds = {float(key): _number(value) for key, value in values.items()}
+    if not thresholds:
+        raise ValueError("thresholds are missing")
+    return thresholds
 
 
 def _number(value: object) -> float:

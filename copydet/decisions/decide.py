@@ -1,25 +1,33 @@
-"""What is called a match.
+"""What is called a match, by what was measured:
 
-`copy`: the score reaches the threshold of the wanted precision. `no_match`: it doesn't. `partial_copy` and
-`near_duplicate` are claims about geometry; nothing here measures that, so they are not made.
+- `no_match`: the score is below the threshold of the wanted precision.
+- `copy`: it reaches it, and both images show at least WHOLE of each other; or nothing was measured of that.
+- `partial_copy`: it reaches it, and less than WHOLE of the query or of the reference is in the other: a crop, a paste,
+  an overlay, a collage.
+- `near_duplicate`: a claim about two photographs of one scene, which nothing here measures: it is not made.
 """
 
-from typing import Literal
-
-from copydet.decisions.calibration import Calibration, threshold_for_precision
+from copydet.decisions.calibration import Calibration
 from copydet.records import Verdict
 
 # Collections of products, rooms or frames hold more look-alikes than the calibration's pairs, and a descriptor alone
 # cannot tell those from copies: the default asks for much and so errs towards saying nothing.
 DEFAULT_PRECISION = 0.99
 
-
-def decide(score: float, threshold: float) -> Verdict:
-    verdict: Literal["copy", "no_match"] = "copy" if score >= threshold else "no_match"
-    return verdict
+WHOLE = 0.5  # of an image's area
 
 
-def highest_precision(calibration: Calibration, score: float) -> float | None:
+def decide(
+    score: float, threshold: float, query_overlap: float | None = None, reference_overlap: float | None = None
+) -> Verdict:
+    """Overlaps are shares of the areas, None where nothing was verified."""
+    if score < threshold:
+        return "no_match"
+    shares = [share for share in (query_overlap, reference_overlap) if share is not None]
+    return "partial_copy" if shares and min(shares) < WHOLE else "copy"
+
+
+def highest_precision(calibration: Calibration, score: float, verified: bool = False) -> float | None:
     """The highest calibrated precision at which a pair of this score is still called a match; None: at none."""
-    reached = [each for each in calibration.thresholds if score >= threshold_for_precision(calibration, each)]
-    return max(reached, default=None)
+    thresholds = calibration.verified_thresholds if verified else calibration.thresholds
+    return max((precision for precision, threshold in thresholds.items() if score >= threshold), default=None)

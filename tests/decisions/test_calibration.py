@@ -12,11 +12,11 @@ from copydet.decisions.calibration import (
     find_thresholds,
     fit,
     neutral,
-    probability,
     read_calibration,
     threshold_for_precision,
     write_calibration,
 )
+from copydet.decisions.logistic import probability
 from copydet.errors import UsageError
 
 
@@ -170,7 +170,7 @@ def test_a_calibration_reads_back_as_it_was_written(tmp_path: Path) -> None:
         lambda values: values.pop("intercept"),
         lambda values: values.update(intercept="high"),
         lambda values: values.update(normalised_weight=-1),
-        lambda values: values.update(format_version=2),
+        lambda values: values.update(format_version=3),
         lambda values: values.update(thresholds={}),
         lambda values: values.update(thresholds={"0.9": float("nan")}),
         lambda values: values.update(unknown=1),
