@@ -14,31 +14,28 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.comparison import Comparison, compare_images
 from copydet.decisions.decide import DEFAULT_PRECISION
-from copydet.descriptors.embeddings import embedding_dimension
+from copydet.descriptors.embeddings import EmbeddingQueries, embedding_dimension, list_query_embeddings, list_specs
 from copydet.descriptors.registry import Descriptor, external_name, is_external, load_descriptor
 from copydet.engines import local
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
+from copydet.images.queries import Queries, Query, list_queries
 from copydet.matching import (
-    Comparison,
-    EmbeddingQueries,
     MatchOptions,
     OpenDescriptor,
-    Queries,
-    Query,
     References,
-    compare_vectors,
     describe_images,
-    list_queries,
-    list_query_embeddings,
-    list_specs,
     match_embeddings,
     match_images,
     open_descriptor,
+    open_local,
 )
 from copydet.progress import Progress
 from copydet.records import QueryResult, Vectors
+from copydet.search.views import ViewLevel
+from copydet.search.votes import LocalLists
 from copydet.shards.deletions import read_deletions, remove_images
 from copydet.shards.recipe import load_recipe, recipe_fields
 from copydet.shards.select import select_rows
@@ -83,11 +80,16 @@ class Index:
         self.snapshot = snapshot
         self._shards = tuple(open_shard(self.path, entry, self.descriptor.dimension) for entry in snapshot.shards)
         removed = read_deletions(self.path, snapshot)
+        self.__dict__.pop("_local", None)
         self._living = tuple(_without(shard.described, removed.get(shard.name)) for shard in self._shards)
 
     @cached_property
     def _opened(self) -> OpenDescriptor:
         return open_descriptor(self.descriptor, self._device)
+
+    @cached_property
+    def _local(self) -> LocalLists:
+        return open_local(self._shards)
 
     @classmethod
     def create(
@@ -205,12 +207,18 @@ class Index:
         embeddings: bool = False,
         top_k: int = 10,
         precision: float = DEFAULT_PRECISION,
+        views: ViewLevel = "auto",
+        votes: bool = True,
+        verify: bool = True,
         where: str | None = None,
         workers: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> Iterator[QueryResult]:
         """Find what each query was copied from: yields a result for each, in order, with its `top_k` best references.
+
+        `views` says which parts of a query are searched (see query_views); `votes`, whether local features propose
+        references too; `verify`, whether what was proposed is verified.
 
         `where` is a SQL condition on the references (columns of images.parquet). A query that cannot be decoded gives
         a result with its status and message. Images in memory are called queries[0], queries[1], ... by their place;
@@ -219,7 +227,7 @@ class Index:
         With `embeddings`, queries are vectors that this index's descriptor made elsewhere: files of them, or floats
         [n, dimension].
         """
-        options = MatchOptions(top_k=top_k, precision=precision, workers=workers, limits=limits)
+        options = MatchOptions(top_k, precision, views, votes, verify, workers=workers, limits=limits)
         if embeddings:
             vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
             return match_embeddings(vectors, self._references(where), self._opened, options, progress)
@@ -244,7 +252,8 @@ class Index:
             both = zip(masks, self._living, strict=True)
             selected = [mask if living is None else mask & living for mask, living in both]
         recipe = self.snapshot.recipe
-        return References(self._shards, tuple(selected), recipe.get("nprobe", 0), recipe.get("candidates", 0))
+        nprobe, candidates = recipe.get("nprobe", 0), recipe.get("candidates", 0)
+        return References(self._shards, self._local, tuple(selected), nprobe, candidates)
 
 
 def describe(images: Queries, *, descriptor: str = "small", device: str = "auto") -> Vectors:
@@ -263,12 +272,8 @@ def compare(
     device: str = "auto",
     precision: float = DEFAULT_PRECISION,
 ) -> Comparison:
-    """Every score between two images. Raises UsageError when one of them cannot be decoded."""
-    opened = _open_named(descriptor, device)
-    one, other = _describe(first, opened), _describe(second, opened)
-    if not len(one) == len(other) == 1:
-        raise UsageError("compare takes two images, not a folder or another source of several")
-    return compare_vectors(one, other, opened, precision)
+    """Every number between two images, the same in either order. Raises UsageError when one cannot be decoded."""
+    return compare_images(first, second, _open_named(descriptor, device), precision)
 
 
 def read_info(path: str | Path, snapshot: Snapshot | None = None) -> IndexInfo:

@@ -1,47 +1,48 @@
-"""The one path from an image to its matches: decode, describe, retrieve, normalise, decide. Embeddings enter it behind
-describing.
+"""The one path from an image to its matches: views and local features, candidates by both roads, verification,
+decision. Embeddings enter it behind describing, and are not verified.
 
 Everything streams in batches, and no number of a result depends on how images were batched, on threads or on shards.
 """
 
-import io
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import cast
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PilImage
 
 from copydet.decisions.calibration import Calibration, neutral, read_calibration, threshold_for_precision
-from copydet.decisions.decide import DEFAULT_PRECISION, decide, highest_precision
+from copydet.decisions.decide import DEFAULT_PRECISION, decide
+from copydet.decisions.pair import PairNumbers, pair_numbers
 from copydet.descriptors.background import Bank, load_bank
-from copydet.descriptors.embeddings import array_embeddings, list_embeddings, read_vectors
+from copydet.descriptors.embeddings import read_vectors
 from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.registry import Descriptor
 from copydet.descriptors.runtimes import Runtime, open_runtime
-from copydet.errors import ImageProblem, UsageError
-from copydet.images.decode import DEFAULT_LIMITS, Limits, to_pixels
-from copydet.images.files import HeldBytes
-from copydet.images.loader import load
-from copydet.images.sources import Source, open_source
+from copydet.errors import UsageError
+from copydet.images.decode import DEFAULT_LIMITS, Limits
+from copydet.images.loader import Also, load
+from copydet.images.resize import Resize, resize_pixels
+from copydet.local_features.codes import shipped_codec
+from copydet.local_features.describe import QUERY_EDGE, query_features
 from copydet.progress import Progress, Silent
-from copydet.records import Described, Image, ImageRow, Match, Pixels, QueryResult, Vectors, Verdict
-from copydet.search.retrieve import Candidates, exact_similarity, retrieve
+from copydet.records import Batch, Described, Image, ImageRow, Match, Pixels, QueryResult
+from copydet.search.candidates import Candidate, propose
+from copydet.search.merge import merge_views, view_offsets
+from copydet.search.retrieve import retrieve
 from copydet.search.score_norm import background_similarity
+from copydet.search.views import View, ViewLevel, query_views
+from copydet.search.votes import NO_VOTES, LocalLists, Voted
+from copydet.shards.local import join_local
 from copydet.shards.shard import Shard
+from copydet.verification.outline import Size, at_sizes
+from copydet.verification.references import ReferenceReader
+from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, to_grey, verify
 
-# A path or URL of an image or of a whole source (folder, tar, Parquet, list), encoded bytes, or an image in memory:
-# uint8 [h, w], [h, w, 3] (RGB) or [h, w, 4] (RGBA).
-Query = str | Path | bytes | PilImage.Image | Pixels
-Queries = Query | Iterable[Query]
-# Files of embeddings (see list_embeddings), or their vectors: floats [n, dimension].
-EmbeddingQueries = str | Path | Sequence[str | Path] | Vectors
-
-_WHOLE = "whole"
+_EACH_ROAD = 10  # candidates that views and votes may propose, or more where more are asked for
 
 
 @dataclass(frozen=True)
@@ -61,47 +62,73 @@ class OpenDescriptor:
 
 @dataclass(frozen=True)
 class References:
-    """What is searched: open shards of one descriptor, how (`nprobe` and `candidates` of the recipe, see retrieve), and
-    which rows. `selected[s]` is bool [described] of shard s, or None for all of it.
+    """What is searched: open shards of one descriptor, their local features, how (`nprobe` and `candidates` of the
+    recipe, see retrieve), and which rows. `selected[s]` is bool [described] of shard s, or None for all of it.
     """
 
     shards: tuple[Shard, ...]
+    local: LocalLists
     selected: tuple[NDArray[np.bool_] | None, ...]
     nprobe: int
     candidates: int
+
+    @cached_property
+    def chosen(self) -> NDArray[np.bool_] | None:
+        """`selected` over all shards, one after the other."""
+        if all(mask is None for mask in self.selected):
+            return None
+        both = zip(self.selected, self.shards, strict=True)
+        return np.concatenate([np.ones(s.described, bool) if mask is None else mask for mask, s in both])
 
 
 @dataclass(frozen=True)
 class MatchOptions:
     """`top_k` references are proposed for each query, whatever their score; `precision` decides which are matches.
 
+    `views`: which parts of a query are searched (see query_views); `votes`: whether local features propose references
+    too; `verify`: whether candidates are verified. Only embeddings, which have no pixels, go without all three.
     `batch_size` images are described and searched together; it changes memory and speed, never a result.
     """
 
     top_k: int = 10
     precision: float = DEFAULT_PRECISION
-    batch_size: int = 128
+    views: ViewLevel = "auto"
+    votes: bool = True
+    verify: bool = True
+    batch_size: int = 32
     workers: int | None = None
     limits: Limits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Everything between two images. The score is the higher of both directions, so the order doesn't matter.
+class Pair:
+    """A query and a candidate with all that is known of the two; `verified` False: nobody looked for `evidence`."""
 
-    `normalised_similarity` takes the first image as the query, `normalised_similarity_back` the second.
-    `highest_precision`: the strictest calibrated precision at which the two are still called a match; None: at none.
-    """
-
+    reference: ImageRow
     similarity: float
     normalised_similarity: float
-    normalised_similarity_back: float
-    score: float
-    verdict: Verdict
-    precision: float
-    threshold: float
-    highest_precision: float | None
-    calibrated: bool
+    view: str
+    verified: bool
+    evidence: Evidence | None
+    numbers: PairNumbers
+    transform: tuple[float, ...] | None  # as in Match
+
+
+@dataclass(frozen=True)
+class PreparedQuery:
+    """A query as it leaves its decoding thread: views (without the whole's pixels, which the loader has resized), and
+    what verification wants to see.
+    """
+
+    views: tuple[View, ...]
+    sizes: tuple[Size, ...]
+    pixels: tuple[Pixels, ...]
+    side: QuerySide | None
+
+    @property
+    def nbytes(self) -> int:
+        side = 0 if self.side is None else self.side.grey.nbytes + self.side.features.nbytes
+        return side + sum(each.nbytes for each in self.pixels)
 
 
 def open_descriptor(descriptor: Descriptor, device: str = "auto") -> OpenDescriptor:
@@ -112,6 +139,12 @@ def open_descriptor(descriptor: Descriptor, device: str = "auto") -> OpenDescrip
     return OpenDescriptor(descriptor, device, bank, calibration)
 
 
+def open_local(shards: Sequence[Shard]) -> LocalLists:
+    """The local features of all shards; those made without have none. Raises UsageError for those of another kind."""
+    nothing = np.empty((0, shipped_codec().record_bytes), np.uint8)
+    return LocalLists(shipped_codec(), [shard.local or join_local([nothing] * shard.described) for shard in shards])
+
+
 def match_images(
     images: Iterable[Image],
     references: References,
@@ -120,8 +153,9 @@ def match_images(
     progress: Progress | None = None,
 ) -> Iterator[QueryResult]:
     """Yield a result for every image, in order. Raises UsageError at once for options that make no sense."""
-    described = describe_images(images, opened, options)
-    return _match(described, references, opened, options, progress or Silent())
+    progress = progress or Silent()
+    threshold = _threshold(opened, options, progress, verified=options.verify)
+    return _results(find_pairs(images, references, opened, options, progress), opened, options, threshold)
 
 
 def match_embeddings(
@@ -132,8 +166,11 @@ def match_embeddings(
     progress: Progress | None = None,
 ) -> Iterator[QueryResult]:
     """The same for queries that `opened.descriptor` described elsewhere, as `list_query_embeddings` lists them."""
+    progress = progress or Silent()
+    threshold = _threshold(opened, options, progress, verified=False)
     described = read_vectors(embeddings, opened.descriptor.dimension, options.batch_size)
-    return _match(described, references, opened, options, progress or Silent())
+    pairs = _pairs_of_vectors(described, references, opened, options, progress)
+    return _results(pairs, opened, options, threshold)
 
 
 def describe_images(
@@ -141,88 +178,142 @@ def describe_images(
 ) -> Generator[Described, None, None]:
     """Yield batches of images in order, with the descriptors of those that could be decoded."""
     runtime = opened.runtime  # what is wrong with it shows now
-    batches = load(
-        images,
-        opened.descriptor.resize,
-        batch_size=options.batch_size,
-        workers=options.workers or usable_cpus(),
-        limits=options.limits,
-    )
-    return (Described(batch.rows, batch.ok, runtime.describe(batch.pixels)) for batch in batches)
+    return (Described(each.rows, each.ok, runtime.describe(each.pixels)) for each in _load(images, opened, options))
 
 
-def compare_vectors(first: Vectors, second: Vectors, opened: OpenDescriptor, precision: float) -> Comparison:
-    """Compare two descriptors, float32 [1, d] each."""
-    threshold = threshold_for_precision(opened.calibration, precision)
-    similarity = exact_similarity(first, second).astype(np.float32)[:, 0]
-    normalised = [similarity - background_similarity(query, opened.bank) for query in (first, second)]
-    score = max(float(opened.calibration.score(similarity, each)[0]) for each in normalised)
-    return Comparison(
-        similarity=float(similarity[0]),
-        normalised_similarity=float(normalised[0][0]),
-        normalised_similarity_back=float(normalised[1][0]),
-        score=score,
-        verdict=decide(score, threshold),
-        precision=precision,
-        threshold=threshold,
-        highest_precision=highest_precision(opened.calibration, score),
-        calibrated=opened.calibration.calibrated,
-    )
-
-
-def list_queries(queries: Queries) -> Iterator[Image]:
-    """All images that `queries` stands for, in order, each id once. Raises UsageError at once for a path that does not
-    exist, if the queries are a collection and no iterator.
-    """
-    listed = cast(Iterable[Query], [queries] if _is_one(queries) else queries)
-    opened = (_open_query(query, place) for place, query in enumerate(listed))
-    if isinstance(queries, Iterator):
-        return _distinct(_expand(opened))
-    sources = list(opened)
-    # A folder's ids are unique: no need to remember them, however many there are.
-    alone = len(sources) == 1 and isinstance(sources[0], Source) and sources[0].kind in ("folder", "file")
-    return _expand(sources) if alone else _distinct(_expand(sources))
-
-
-def list_query_embeddings(queries: EmbeddingQueries, dimension: int) -> Iterator[Image]:
-    """The rows of files of embeddings, or of a float matrix, each id once. Raises UsageError at once for what cannot be
-    read or has another dimension.
-    """
-    if not isinstance(queries, np.ndarray):
-        return _distinct(list_embeddings(list_specs(queries), dimension))
-    if queries.ndim == 2 and queries.shape[1] != dimension:
-        raise UsageError(f"the queries have {queries.shape[1]} dimensions, {dimension} are needed")
-    return array_embeddings(queries)
-
-
-def list_specs(paths: str | Path | Sequence[str | Path]) -> list[str]:
-    """One path or several, as text."""
-    return [str(each) for each in ([paths] if isinstance(paths, str | Path) else paths)]
-
-
-def _match(
-    described: Generator[Described, None, None],
+def find_pairs(
+    images: Iterable[Image],
     references: References,
     opened: OpenDescriptor,
     options: MatchOptions,
     progress: Progress,
-) -> Iterator[QueryResult]:
+) -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
+    """Yield each image's row and all pairs that it makes with candidates, undecided and in no order."""
+    reader = ReferenceReader(references.shards, options.limits)
+    work = partial(prepare, opened=opened, options=options)
+    batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work))
+    with closing(batches), ThreadPoolExecutor(options.workers or usable_cpus()) as pool:
+        for batch in batches:
+            yield from _pairs(batch, references, opened, options, reader, pool)
+            progress.advance(len(batch.rows))
+
+
+def _threshold(opened: OpenDescriptor, options: MatchOptions, progress: Progress, *, verified: bool) -> float:
     if options.top_k < 1 or options.batch_size < 1:
         raise UsageError("top_k and batch_size must be at least 1")
-    threshold = threshold_for_precision(opened.calibration, options.precision)
+    threshold = threshold_for_precision(opened.calibration, options.precision, verified=verified)
     if not opened.calibration.calibrated:
         progress.note(f"descriptor {opened.descriptor.name} is uncalibrated: its scores are a guess")
-    return _results(described, references, opened, options, threshold, progress)
+    return threshold
 
 
-def _results(
+def _load(
+    images: Iterable[Image], opened: OpenDescriptor, options: MatchOptions, also: Also | None = None
+) -> Generator[Batch, None, None]:
+    workers = options.workers or usable_cpus()
+    resize, size = opened.descriptor.resize, options.batch_size
+    loaded: Any = load(images, resize, batch_size=size, workers=workers, limits=options.limits, also=also)
+    return cast("Generator[Batch, None, None]", loaded)  # closing it ends its threads
+
+
+def prepare(pixels: Pixels, opened: OpenDescriptor, options: MatchOptions) -> PreparedQuery:
+    views = query_views(pixels, options.views)
+    resized = tuple(resize_pixels(view.pixels, opened.descriptor.resize) for view in views[1:])
+    places = tuple(View(view.name, view.pixels[:0], view.to_whole, view.cost) for view in views)
+    needs_local = options.verify or options.votes
+    side = QuerySide(query_features(pixels), to_grey(pixels)) if needs_local else None
+    return PreparedQuery(places, tuple(view.pixels.shape[1::-1] for view in views), resized, side)
+
+
+def _pairs(
+    batch: Batch,
+    references: References,
+    opened: OpenDescriptor,
+    options: MatchOptions,
+    reader: ReferenceReader,
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
+    prepared: tuple[PreparedQuery, ...] = batch.also
+    offsets = view_offsets([each.views for each in prepared])
+    pictures = [p for whole, each in zip(batch.pixels, prepared, strict=True) for p in (whole, *each.pixels)]
+    vectors = opened.runtime.describe(pictures)
+    count = max(options.top_k, _EACH_ROAD)
+    cost = np.array([view.cost for each in prepared for view in each.views], np.float32)
+    background = background_similarity(vectors, opened.bank)
+
+    def votes(each: PreparedQuery) -> Voted:
+        if each.side is None or not options.votes:
+            return NO_VOTES
+        return references.local.vote(each.side.features, count, references.chosen)
+
+    voted = list(pool.map(votes, prepared))
+    found = retrieve(
+        references.shards,
+        vectors,
+        count,
+        nprobe=references.nprobe or None,
+        candidates=references.candidates,
+        selected=references.selected,
+    )
+    merged = merge_views(found, background + cost, offsets, count)
+    candidates = propose(references.shards, vectors, background + cost, offsets, merged, voted)
+    known = _look_up(references.shards, candidates)
+    lines = {row: line for line, row in enumerate(batch.ok)}
+
+    def check(line: int, candidate: Candidate) -> Pair:
+        row, reference = batch.rows[batch.ok[line]], known[candidate.shard, candidate.row]
+        read = partial(reader.read, candidate.shard, candidate.row, reference) if options.verify else None
+        return verify_pair(prepared[line], row, candidate, reference, read)
+
+    checks = [(line, candidate) for line, each in enumerate(candidates) for candidate in each]
+    pairs: list[list[Pair]] = [[] for _ in prepared]
+    for (line, _), pair in zip(checks, pool.map(check, *zip(*checks, strict=True)) if checks else [], strict=True):
+        pairs[line].append(pair)
+    for number, row in enumerate(batch.rows):
+        yield row, tuple(pairs[lines[number]]) if number in lines else ()
+
+
+def verify_pair(
+    query: PreparedQuery,
+    row: ImageRow,
+    candidate: Candidate,
+    reference: ImageRow,
+    read: Callable[[], ReferenceSide] | None,
+) -> Pair:
+    """All that is known of a query and a candidate; it is verified if there is a way to `read` the reference."""
+    view, evidence, transform = query.views[candidate.view], None, None
+    if read is not None and query.side is not None:
+        evidence = verify(query.side, read(), view.to_whole, query.sizes[candidate.view])
+        if evidence is not None:
+            transform = _full_size(evidence, query.side.grey.shape, row, reference)
+    return Pair(
+        reference,
+        candidate.similarity,
+        candidate.normalised + view.cost,
+        view.name,
+        read is not None,
+        evidence,
+        pair_numbers(candidate.similarity, candidate.normalised, candidate.votes, evidence),
+        transform,
+    )
+
+
+def _full_size(evidence: Evidence, seen: tuple[int, ...], query: ImageRow, reference: ImageRow) -> tuple[float, ...]:
+    """The transform between the originals, of which the query was `seen` at [height, width]."""
+    sizes = [(row.width or 1, row.height or 1) for row in (query, reference)]
+    matrix = at_sizes(evidence.matrix, ((seen[1], seen[0]), sizes[0]), (evidence.reference_size, sizes[1]))
+    return tuple(float(number) for number in (matrix / matrix[2, 2]).ravel())
+
+
+def _pairs_of_vectors(
     described: Generator[Described, None, None],
     references: References,
     opened: OpenDescriptor,
     options: MatchOptions,
-    threshold: float,
     progress: Progress,
-) -> Iterator[QueryResult]:
+) -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
+    """As `find_pairs`, for queries of which there is nothing but a descriptor."""
+    whole = PreparedQuery((View("whole", np.empty((0, 0, 3), np.uint8), np.eye(3)),), ((0, 0),), (), None)
     with closing(described):
         for batch in described:
             found = retrieve(
@@ -233,118 +324,75 @@ def _results(
                 candidates=references.candidates,
                 selected=references.selected,
             )
-            yield from _judge(batch, found, _names(references.shards, found), opened, threshold)
+            background = background_similarity(batch.vectors, opened.bank)
+            offsets = np.arange(len(batch.vectors) + 1)
+            merged = merge_views(found, background, offsets, options.top_k)
+            voted = [NO_VOTES] * len(batch.vectors)
+            candidates = propose(references.shards, batch.vectors, background, offsets, merged, voted)
+            known = _look_up(references.shards, candidates)
+            lines = {row: line for line, row in enumerate(batch.ok)}
+            for number, row in enumerate(batch.rows):
+                proposed = candidates[lines[number]] if number in lines else []
+                yield row, tuple(verify_pair(whole, row, each, known[each.shard, each.row], None) for each in proposed)
             progress.advance(len(batch.rows))
 
 
-def _judge(
-    batch: Described,
-    found: Candidates,
-    names: Mapping[tuple[int, int], tuple[str, str]],
-    opened: OpenDescriptor,
-    threshold: float,
+def _results(
+    pairs: Iterator[tuple[ImageRow, tuple[Pair, ...]]], opened: OpenDescriptor, options: MatchOptions, threshold: float
 ) -> Iterator[QueryResult]:
-    similarity = np.where(found.row >= 0, found.similarity, 0)  # unused places hold -inf
-    normalised = similarity - background_similarity(batch.vectors, opened.bank)[:, None]
-    score = opened.calibration.score(similarity, normalised)
-    lines = {row: line for line, row in enumerate(batch.ok)}
-    for number, row in enumerate(batch.rows):
-        line = lines.get(number)
-        matches = () if line is None else _matches(row, found, normalised, score, names, line, threshold)
+    for row, found in pairs:
+        matches = judge(row.image_id, found, opened.calibration, threshold)[: options.top_k]
         yield QueryResult(row.image_id, row.uri, row.status, row.message, matches)
 
 
-def _matches(
-    query: ImageRow,
-    found: Candidates,
-    normalised: NDArray[np.float32],
-    score: NDArray[np.float64],
-    names: Mapping[tuple[int, int], tuple[str, str]],
-    line: int,
-    threshold: float,
-) -> tuple[Match, ...]:
-    """The matches of one query: line `line` of the arrays, [queries, top_k] each."""
-    count = int((found.row[line] >= 0).sum())
-    matches = []
-    for place in range(count):
-        reference_id, uri = names[int(found.shard[line, place]), int(found.row[line, place])]
-        matches.append(
-            Match(
-                query_id=query.image_id,
-                reference_id=reference_id,
-                score=float(score[line, place]),
-                verdict=decide(float(score[line, place]), threshold),
-                similarity=float(found.similarity[line, place]),
-                normalised_similarity=float(normalised[line, place]),
-                query_view=_WHOLE,
-                reference_view=_WHOLE,
-                inliers=None,
-                query_overlap=None,
-                reference_overlap=None,
-                transform=None,
-                rank=place + 1,
-                reference_uri=uri,
-            )
-        )
-    return tuple(matches)
+def judge(query_id: str, pairs: Sequence[Pair], calibration: Calibration, threshold: float) -> tuple[Match, ...]:
+    """The pairs of one query as matches, best first; equal scores in the order of the pairs."""
+    scores = score_pairs(pairs, calibration)
+    order = np.argsort(-scores, kind="stable")
+    return tuple(
+        _match(query_id, pairs[place], float(scores[place]), threshold, rank) for rank, place in enumerate(order, 1)
+    )
 
 
-def _names(shards: Sequence[Shard], found: Candidates) -> dict[tuple[int, int], tuple[str, str]]:
-    """(shard, row) -> id and uri of every image that was found; each shard is asked once."""
-    names = {}
-    for number, shard in enumerate(shards):
-        rows = np.unique(found.row[(found.shard == number) & (found.row >= 0)])
-        if len(rows):
-            table = shard.image_columns(rows, ("image_id", "uri"))
-            pairs = zip(table["image_id"].to_pylist(), table["uri"].to_pylist(), strict=True)
-            names.update({(number, int(row)): pair for row, pair in zip(rows, pairs, strict=True)})
-    return names
+def score_pairs(pairs: Sequence[Pair], calibration: Calibration) -> NDArray[np.float64]:
+    """The calibrated score of each pair, float64 [n]: from all that is known where it was verified."""
+    if pairs and pairs[0].verified:
+        return calibration.score_verified([pair.numbers for pair in pairs])
+    plain, normalised = ([getattr(pair, name) for pair in pairs] for name in ("similarity", "normalised_similarity"))
+    return calibration.score(plain, normalised)
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """Reads an image in memory as a file would be read, without loss: all queries then take one path."""
-
-    image: PilImage.Image | Pixels
-
-    def __call__(self) -> bytes:
-        file = io.BytesIO()
-        try:
-            PilImage.fromarray(to_pixels(self.image)).save(file, "BMP")
-        except UsageError as error:
-            raise ImageProblem("unsupported", str(error)) from error
-        return file.getvalue()
-
-
-def _open_query(query: Query, place: int) -> Source | Image:
-    if isinstance(query, str | Path):
-        return open_source(str(query))
-    name = f"queries[{place}]"
-    if isinstance(query, bytes):
-        return Image(name, name, "memory", HeldBytes(query))
-    if isinstance(query, PilImage.Image | np.ndarray):
-        return Image(name, name, "memory", _Encoder(query))
-    raise UsageError(f"{name} is a {type(query).__name__}; a query is a path, bytes, a Pillow image or a uint8 array")
+def _match(query_id: str, pair: Pair, score: float, threshold: float, rank: int) -> Match:
+    evidence = pair.evidence
+    overlaps = (None, None) if evidence is None else (evidence.query_overlap, evidence.reference_overlap)
+    geometry = None if evidence is None else evidence.geometry
+    return Match(
+        query_id=query_id,
+        reference_id=pair.reference.image_id,
+        score=score,
+        verdict=decide(score, threshold, *overlaps),
+        similarity=pair.similarity,
+        normalised_similarity=pair.normalised_similarity,
+        query_view=pair.view,
+        reference_view="whole",
+        inliers=None if not pair.verified else 0 if geometry is None else geometry.inliers,
+        query_overlap=overlaps[0],
+        reference_overlap=overlaps[1],
+        transform=pair.transform,
+        rank=rank,
+        reference_uri=pair.reference.uri,
+    )
 
 
-def _expand(opened: Iterable[Source | Image]) -> Iterator[Image]:
-    for each in opened:
-        yield from each.images() if isinstance(each, Source) else [each]
-
-
-def _distinct(images: Iterable[Image]) -> Iterator[Image]:
-    """The same images with a number after ids that came before, so that results can be told apart."""
-    seen: set[int] = set()  # hashes: a tenth of the memory of the ids
-    for image in images:
-        image_id, number = image.image_id, 1
-        while hash(image_id) in seen:
-            number += 1
-            image_id = f"{image.image_id}#{number}"
-        seen.add(hash(image_id))
-        yield image if number == 1 else replace(image, image_id=image_id)
-
-
-def _is_one(queries: Queries) -> bool:
-    if isinstance(queries, np.ndarray):
-        return queries.ndim == 2 or (queries.ndim == 3 and queries.shape[2] in (3, 4))
-    return isinstance(queries, str | Path | bytes | PilImage.Image)
+def _look_up(shards: Sequence[Shard], candidates: Sequence[Sequence[Candidate]]) -> dict[tuple[int, int], ImageRow]:
+    """(shard, row) -> what images.parquet says of every candidate; each shard is asked once."""
+    rows: dict[int, set[int]] = {}
+    for candidate in (one for each in candidates for one in each):
+        rows.setdefault(candidate.shard, set()).add(candidate.row)
+    known = {}
+    columns = ("image_id", "uri", "source", "width", "height")
+    for shard, wanted in rows.items():
+        ordered = sorted(wanted)
+        table = shards[shard].image_columns(ordered, columns)
+        known.update({(shard, row): ImageRow(**of) for row, of in zip(ordered, table.to_pylist(), strict=True)})
+    return known

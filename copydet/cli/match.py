@@ -26,6 +26,7 @@ from copydet.cli.options import (
 
 if TYPE_CHECKING:
     from copydet.records import Match, QueryResult
+    from copydet.search.views import ViewLevel
 
 ROWS_SHOWN = 100  # of the table on stdout; --output has no such bound
 FAILED_SHOWN = 10
@@ -53,6 +54,17 @@ Sink = Callable[["QueryResult"], None]
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="How many of the matches must be right: sets the score from which on a pair is called one. [default: 0.99]",
 )
+@click.option(
+    "--views",
+    type=click.Choice(("whole", "halves", "quarters", "ninths", "auto")),
+    default="auto",
+    show_default=True,
+    help="Which parts of a query are searched by their descriptors.",
+)
+@click.option("--votes/--no-votes", default=True, show_default=True, help="Let local features propose references too.")
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Check where and whether two images show the same."
+)
 @moved_descriptor_option
 @embeddings_option
 @device_option
@@ -68,6 +80,9 @@ def command(
     where: str | None,
     top_k: int,
     precision: float | None,
+    views: "ViewLevel",
+    votes: bool,
+    verify: bool,
     descriptor: str | None,
     embeddings: bool,
     device: str,
@@ -101,6 +116,9 @@ def command(
             list(queries),
             embeddings=embeddings,
             top_k=top_k,
+            views=views,
+            votes=votes,
+            verify=verify,
             where=where,
             workers=workers,
             limits=limits(max_bytes, max_pixels),

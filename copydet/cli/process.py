@@ -1,8 +1,8 @@
 """Settings that only the process that starts can make; `copydet doctor` prints what is in force.
 
-Two things make torch on CPU several times slower out of the box. glibc hands every large tensor back to the kernel when
+Three things make copydet on CPU several times slower out of the box. glibc hands every large tensor back to the kernel when
 it is freed and takes it again at the next layer: half of the time goes into page faults. And OpenMP threads spin while
-they wait, which starves the decoding threads that share the cores. Both are set here, before a heavy library loads;
+they wait, which starves the decoding threads that share the cores; NumPy's BLAS does the same. All are set here, before a heavy library loads;
 whoever set one of the variables himself keeps his value. Python programs that use copydet as a library can call
 `prepare_process` first thing.
 """
@@ -10,6 +10,8 @@ whoever set one of the variables himself keeps his value. Python programs that u
 import os
 
 OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+# NumPy's products are small and many here, and copydet has threads of its own: OpenBLAS's would only wait for each other.
+BLAS = {"OPENBLAS_NUM_THREADS": "1"}
 
 # glibc's M_* numbers (malloc.h). The variables would act the same but are read before Python runs: hence mallopt.
 MALLOC = {
@@ -22,7 +24,7 @@ MALLOC = {
 def prepare_process() -> dict[str, str]:
     """Make the settings above where the user has not; return each by name with its value or why it is not set."""
     made = {}
-    for name, value in OPENMP.items():
+    for name, value in (OPENMP | BLAS).items():
         made[name] = os.environ.setdefault(name, value)
     for name, (number, amount) in MALLOC.items():
         if name in os.environ:

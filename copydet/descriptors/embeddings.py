@@ -24,6 +24,7 @@ from copydet.errors import ImageProblem, UsageError
 from copydet.images.files import Failing, HeldBytes, Reader, is_url
 from copydet.images.names import plain_value, plain_values, readable_name
 from copydet.images.parquet_source import ID_COLUMNS, PATH_COLUMNS, image_columns, is_parquet
+from copydet.images.queries import distinct
 from copydet.images.sources import open_source
 from copydet.records import Described, Image, ImageRow, Vectors
 
@@ -31,6 +32,9 @@ _ROWS = 2048
 # Vectors whose length is 1 up to float16's rounding stay as they are: descriptors that were written to a file and
 # read again are the same numbers.
 _ROUNDING = 2**-11
+# Files of embeddings (see list_embeddings), or their vectors: floats [n, dimension].
+EmbeddingQueries = str | Path | Sequence[str | Path] | Vectors
+
 _TEXT = ("string", "large_string", "string_view")
 
 _Row = tuple[Reader, Mapping[str, object]]  # the way to the vector, and what the table says of it
@@ -271,3 +275,19 @@ def _vector_column(file: Path) -> str:
         f"{file}: expected one column of float lists, or one of them called embedding; found: "
         f"{', '.join(possible) or 'none'}"
     )
+
+
+def list_query_embeddings(queries: EmbeddingQueries, dimension: int) -> Iterator[Image]:
+    """The rows of files of embeddings, or of a float matrix, each id once. Raises UsageError at once for what cannot be
+    read or has another dimension.
+    """
+    if not isinstance(queries, np.ndarray):
+        return distinct(list_embeddings(list_specs(queries), dimension))
+    if queries.ndim == 2 and queries.shape[1] != dimension:
+        raise UsageError(f"the queries have {queries.shape[1]} dimensions, {dimension} are needed")
+    return array_embeddings(queries)
+
+
+def list_specs(paths: str | Path | Sequence[str | Path]) -> list[str]:
+    """One path or several, as text."""
+    return [str(each) for each in ([paths] if isinstance(paths, str | Path) else paths)]

@@ -4,14 +4,17 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from copydet.errors import UsageError
 from copydet.images.resize import resize_to
 from copydet.records import Pixels, Verdict
+from copydet.reports.destination import check_destination, replacing
 from copydet.reports.pictures import painted_over
 from copydet.verification.difference import CloseUp, close_up, lay_over
 from copydet.verification.outline import Points, as_matrix, at_sizes, shared_area
@@ -39,6 +42,18 @@ _TONES: dict[Verdict, tuple[int, int, int]] = {
 class _Panel:
     title: str
     pixels: Pixels
+
+
+def check_picture(path: Path) -> None:
+    """Refuse, before any work is done, a picture that could not be written at the end: UsageError."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path}: the evidence is drawn to a .png file")
+    check_destination(path)
+
+
+def save_picture(path: Path, pixels: Pixels) -> None:
+    with replacing(path) as partial:
+        Image.fromarray(pixels).save(partial, "PNG")
 
 
 def draw_evidence(

@@ -36,6 +36,9 @@ class Voted:
     weight: NDArray[np.float64]
 
 
+NO_VOTES = Voted(np.empty(0, np.int64), np.empty(0))
+
+
 class LocalLists:
     """The local features of all shards in inverted lists (FAISS IVFPQ), in memory: about 24 bytes a feature.
 

@@ -1,0 +1,80 @@
+"""Two roads, one list: the references that the views of a query find, and those that its local features vote for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.records import Vectors
+from copydet.search.merge import Merged
+from copydet.search.retrieve import SearchableShard, exact_similarity
+from copydet.search.votes import Voted
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A reference proposed for a query: row `row` of shard number `shard`.
+
+    `similarity` is that of the view, number `view` of the query's, whose similarity less `taken_off` is highest.
+    `votes` is the weight of the local features' votes, 0 where they did not propose it.
+    """
+
+    shard: int
+    row: int
+    view: int
+    similarity: float
+    normalised: float
+    votes: float
+
+
+def propose(
+    shards: Sequence[SearchableShard],
+    vectors: Vectors,
+    taken_off: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    merged: Merged,
+    voted: Sequence[Voted],
+) -> list[list[Candidate]]:
+    """The candidates of each query: those of `merged` in their order, then what only `voted` proposes.
+
+    `vectors` float32 [views, d] and `taken_off` [views] of all queries' views, those of query q from offsets[q] on.
+    """
+    starts = np.cumsum([0, *(len(shard.descriptors) for shard in shards)])
+    proposed = []
+    for query, votes in enumerate(voted):
+        shard = np.searchsorted(starts, votes.image, side="right") - 1
+        rows = zip(shard.tolist(), (votes.image - starts[shard]).tolist(), strict=True)
+        weights = dict(zip(rows, votes.weight.tolist(), strict=True))
+        used = merged.row[query] >= 0
+        by_view = zip(merged.shard[query, used].tolist(), merged.row[query, used].tolist(), strict=True)
+        places = list(dict.fromkeys([*by_view, *weights]))
+        views = slice(int(offsets[query]), int(offsets[query + 1]))
+        proposed.append(_look_at(shards, vectors[views], taken_off[views], places, weights))
+    return proposed
+
+
+def _look_at(
+    shards: Sequence[SearchableShard],
+    views: Vectors,
+    taken_off: NDArray[np.float32],
+    places: Sequence[tuple[int, int]],
+    weights: dict[tuple[int, int], float],
+) -> list[Candidate]:
+    if not places:
+        return []
+    stored = np.stack([shards[shard].descriptors[row] for shard, row in places])
+    similarity = exact_similarity(views, stored).astype(np.float32)  # [views, candidates]
+    normalised = similarity - taken_off[:, None]
+    best = normalised.argmax(axis=0)
+    return [
+        Candidate(
+            shard,
+            row,
+            int(view),
+            float(similarity[view, number]),
+            float(normalised[view, number]),
+            weights.get((shard, row), 0.0),
+        )
+        for number, ((shard, row), view) in enumerate(zip(places, best, strict=True))
+    ]

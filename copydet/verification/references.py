@@ -1,0 +1,62 @@
+"""References as verification needs them: stored features, and pixels from the source while it can be reached."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+
+import numpy as np
+
+from copydet.errors import ImageProblem
+from copydet.images.decode import DEFAULT_LIMITS, Limits, decode
+from copydet.images.originals import Originals
+from copydet.images.resize import Resize
+from copydet.local_features.describe import LOCAL_EDGE, RECORD_BYTES, describe_local
+from copydet.records import ImageRow, Pixels
+from copydet.shards.shard import Shard
+from copydet.verification.verify import ReferenceSide, to_grey
+
+_KEPT = 512  # references: queries of one batch often share them
+FEATURES = 110  # of a reference whose shard has none
+
+
+class ReferenceReader:
+    """Reads references of open shards and keeps the last few hundred; may be used by several threads."""
+
+    def __init__(self, shards: Sequence[Shard], limits: Limits = DEFAULT_LIMITS) -> None:
+        self._shards, self._limits = shards, limits
+        self._originals = Originals()
+        self._kept: OrderedDict[tuple[int, int], ReferenceSide] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, shard: int, row: int, image: ImageRow) -> ReferenceSide:
+        """Row `row` of shard number `shard`, of which images.parquet says `image`."""
+        key = shard, row
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        pixels = read_pixels(self._originals, image.uri, self._limits)
+        local = self._shards[shard].local
+        if local is not None:
+            records = np.asarray(local.of(row))
+        elif pixels is not None:
+            records = describe_local(pixels, FEATURES)
+        else:
+            records = np.empty((0, RECORD_BYTES), np.uint8)
+        side = ReferenceSide(
+            records, None if pixels is None else to_grey(pixels), (image.width or 1, image.height or 1)
+        )
+        with self._lock:
+            self._kept[key] = side
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return side
+
+
+def read_pixels(originals: Originals, uri: str, limits: Limits) -> Pixels | None:
+    """The original at the size in which references are compared, or None where it cannot be had."""
+    data = originals.read(uri) if uri else None
+    try:
+        return None if data is None else decode(data, Resize("long_edge", LOCAL_EDGE), limits).pixels
+    except ImageProblem:
+        return None
