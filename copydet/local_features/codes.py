@@ -57,16 +57,15 @@ class Codec:
         return unpack_frames(records), vectors.reshape(len(records), len(self.parts) * self.parts.shape[2])
 
     def _quantise(self, vectors: Floats) -> NDArray[np.uint8]:
-        split = vectors.reshape(len(vectors), len(self.parts), self.parts.shape[2])
-        codes = np.empty(split.shape[:2], np.uint8)
-        for number, centres in enumerate(self.parts):
-            codes[:, number] = _nearest(split[:, number], centres)
-        return codes
+        split = vectors.reshape(len(vectors), len(self.parts), self.parts.shape[2]).transpose(1, 0, 2)
+        return _nearest(split, self.parts).T.astype(np.uint8)
 
 
 def _nearest(vectors: Floats, centres: Floats) -> NDArray[np.intp]:
-    """Number of the nearest centre of each vector, Euclidean."""
-    numbers: NDArray[np.intp] = np.argmin((centres**2).sum(axis=1) - 2 * (vectors @ centres.T), axis=1)
+    """Number of the nearest of the centres [..., k, d] of each vector [..., n, d], Euclidean."""
+    products: Floats = np.matmul(vectors, centres.swapaxes(-1, -2))
+    products -= (centres**2).sum(axis=-1)[..., None, :] / 2
+    numbers: NDArray[np.intp] = products.argmax(axis=-1)
     return numbers
 
 

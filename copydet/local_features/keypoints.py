@@ -1,7 +1,6 @@
 """Where the features of a picture are: extrema of the difference of Gaussians (Lowe 2004, sections 3 and 4)."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ from copydet.local_features.pyramid import LEVELS, SIGMA, Floats, Pyramid
 _BORDER = 4  # pixels of an octave's edge in which nothing is looked for
 _EDGE = 10.0  # largest ratio of the two curvatures: along an edge a point has no place
 _FARTHEST = 0.6  # pixels that the fitted extremum may be away from the sample
+_STRIP = 16_000  # pixels looked at together: their differences stay in the processor's cache
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
@@ -58,29 +58,39 @@ def find_keypoints(pyramid: Pyramid, count: int, contrast: float) -> Keypoints:
     return found.take(np.argsort(-strength, kind="stable")[:count])
 
 
-def _extrema(levels: tuple[Floats, ...], contrast: float) -> tuple[Floats, NDArray[np.intp]]:
+def _extrema(levels: Floats, contrast: float) -> tuple[Floats, NDArray[np.intp]]:
     """The 3 x 3 x 3 differences around each extremum of an octave [n, 27], and its level, row and column [n, 3]."""
-    shape = levels[0].shape
-    differences = np.empty((LEVELS + 2, *shape), np.float32)
-    highest, lowest = np.empty_like(differences), np.empty_like(differences)
-    for number, (finer, coarser) in enumerate(pairwise(levels)):
-        cv2.subtract(coarser, finer, dst=differences[number])
-        cv2.dilate(differences[number], _NEIGHBOURS, dst=highest[number])
-        cv2.erode(differences[number], _NEIGHBOURS, dst=lowest[number])
-    middle = differences[1:-1]
-    is_extremum = np.zeros((LEVELS, *shape), bool)
-    inside = (slice(None), slice(_BORDER, -_BORDER), slice(_BORDER, -_BORDER))
-    peak = np.maximum(np.maximum(highest[:-2], highest[2:]), highest[1:-1])[inside]
-    pit = np.minimum(np.minimum(lowest[:-2], lowest[2:]), lowest[1:-1])[inside]
-    middle = middle[inside]
-    is_extremum[inside] = ((middle == peak) & (middle > contrast)) | ((middle == pit) & (middle < -contrast))
-    flat = np.flatnonzero(is_extremum.ravel())
-    rows_columns = shape[0] * shape[1]
-    level, rest = np.divmod(flat, rows_columns)
-    y, x = np.divmod(rest, shape[1])
-    plane = np.arange(-1, 2)[:, None] * shape[1] + np.arange(-1, 2)
-    around = (np.arange(3)[:, None, None] * rows_columns + plane).ravel()
-    return differences.ravel()[flat[:, None] + around], np.stack([level + 1, y, x], axis=1)
+    height, width = levels.shape[1:]
+    inner = max(_STRIP // width, 1)
+    cubes, places = [], []
+    for top in range(_BORDER, height - _BORDER, inner):
+        bottom = min(top + inner, height - _BORDER)
+        around, where = _extrema_of_strip(levels[:, top - 1 : bottom + 1], contrast)
+        where[:, 1] += top - 1
+        cubes.append(around)
+        places.append(where)
+    return np.concatenate(cubes), np.concatenate(places)
+
+
+def _extrema_of_strip(levels: Floats, contrast: float) -> tuple[Floats, NDArray[np.intp]]:
+    """As above for some rows [LEVELS + 3, h, w], but not in the first and the last."""
+    differences = levels[1:] - levels[:-1]
+    height, width = levels.shape[1:]
+    inside = (slice(None), slice(1, -1), slice(_BORDER, -_BORDER))
+    middle = differences[1:-1][inside]
+    found = []
+    for extreme, spread, sign in ((np.maximum, cv2.dilate, 1), (np.minimum, cv2.erode, -1)):
+        pairs = extreme(differences[1:], differences[:-1])
+        triples = extreme(pairs[1:], pairs[:-1])
+        around = spread(triples.reshape(-1, width), _NEIGHBOURS).reshape(triples.shape)
+        flat = np.flatnonzero(middle == around[inside])
+        level, y, x = np.unravel_index(flat, middle.shape)
+        strong = sign * middle[level, y, x] > contrast
+        found.append(np.stack([level + 1, y + 1, x + _BORDER], axis=1)[strong])
+    where = np.concatenate(found)
+    plane = np.arange(-1, 2)[:, None] * width + np.arange(-1, 2)
+    near = (np.arange(-1, 2)[:, None, None] * (height * width) + plane).ravel()
+    return differences.ravel()[(where @ [height * width, width, 1])[:, None] + near], where
 
 
 def _fit(cubes: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
