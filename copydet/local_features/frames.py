@@ -21,22 +21,23 @@ def agreeing(
     seed: NDArray[np.int64],
     other: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """Whether correspondence `other` [p] fits the similarity transform that correspondence `seed` [p] stands for.
+    """Whether correspondence `other` fits the similarity transform that correspondence `seed` stands for.
 
-    `queries`, `references` float32 [n, 4]: both frames of each correspondence; `mirrored`, `negative` bool [n].
+    `queries`, `references` float32 [n, 4]: both frames of each correspondence; `mirrored`, `negative` bool [n]. The
+    numbers `seed` and `other` are of any shapes that can be broadcast to one, the answer's.
     """
     x = np.where(mirrored, -references[:, 0], references[:, 0])
-    direction = np.where(mirrored, np.pi - references[:, 3], references[:, 3])
-    turn = queries[:, 3] + np.pi * negative - direction
+    direction = np.where(mirrored, np.float32(np.pi) - references[:, 3], references[:, 3])
+    turn = queries[:, 3] + np.float32(np.pi) * negative - direction
     scale = queries[:, 2] / references[:, 2]
-    cos, sin, octave = scale * np.cos(turn), scale * np.sin(turn), np.log2(scale)
+    cos, sin, octave = np.cos(turn), np.sin(turn), np.log2(scale)
+    scaled_cos, scaled_sin = (scale * cos)[seed], (scale * sin)[seed]
     away_x, away_y = x[other] - x[seed], references[other, 1] - references[seed, 1]
     step_x, step_y = queries[other, 0] - queries[seed, 0], queries[other, 1] - queries[seed, 1]
-    error_x = cos[seed] * away_x - sin[seed] * away_y - step_x
-    error_y = sin[seed] * away_x + cos[seed] * away_y - step_y
-    within = _PLACE + _SPREAD * np.hypot(step_x, step_y)
-    difference = np.abs((turn[other] - turn[seed] + np.pi) % (2 * np.pi) - np.pi)
-    near: NDArray[np.bool_] = error_x**2 + error_y**2 < within**2
+    within = np.float32(_PLACE) + np.float32(_SPREAD) * np.sqrt(step_x * step_x + step_y * step_y)
+    step_x -= scaled_cos * away_x - scaled_sin * away_y
+    step_y -= scaled_sin * away_x + scaled_cos * away_y
+    near: NDArray[np.bool_] = step_x * step_x + step_y * step_y < within * within
     near &= np.abs(octave[other] - octave[seed]) < _SCALE
-    near &= difference < _TURN
+    near &= cos[other] * cos[seed] + sin[other] * sin[seed] > np.float32(np.cos(_TURN))
     return near

@@ -6,20 +6,23 @@ and so is what bent the copy. The shifts of the blocks that agree then mend the 
 Signs are ignored: a negative is a copy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from copydet.verification.outline import Matrix, apply, polygon_area, shared_area
+from copydet.verification.outline import Matrix, apply, frame, polygon_area, shared_area
 
 Grey = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 _CANVAS = 128  # pixels, the longer side
 _LEAST_CANVAS = 24
-_BLOCK, _STEP, _SHIFT = 16, 8, 3  # pixels
+_BLOCK, _STEP = 16, 8  # pixels; a block is two steps a side
+_SHIFT, _SECOND_SHIFT = 3, 1  # pixels that a block may be off, and may still be once the transform is mended
 _TEXTURE = 16.0  # variance in squared grey levels: with less a block says nothing
 _AGREES = 0.7
 _FEWEST_BLOCKS = 4
@@ -43,15 +46,16 @@ class Agreement:
 
 def measure_agreement(query: Grey, reference: Grey, matrix: Matrix) -> Agreement:
     """Compare two pictures, uint8 [h, w], where `matrix` (query -> reference pixels) lets them overlap."""
-    first = _measure(query, reference, matrix)
-    if first.blocks < _FEWEST_BLOCKS or np.array_equal(first.matrix, matrix):
+    first = _measure(query, reference, matrix, _SHIFT)
+    if first.blocks < _FEWEST_BLOCKS or first.matrix is matrix:
         return first
-    second = _measure(query, reference, first.matrix)
-    best = max(first, second, key=lambda each: (each.median, each.share))
-    return Agreement(best.median, best.share, best.blocks, best.textured, first.matrix if best is second else matrix)
+    second = _measure(query, reference, first.matrix, _SECOND_SHIFT)
+    if (second.median, second.share) > (first.median, first.share):
+        return replace(second, matrix=first.matrix)
+    return replace(first, matrix=matrix)
 
 
-def _measure(query: Grey, reference: Grey, matrix: Matrix) -> Agreement:
+def _measure(query: Grey, reference: Grey, matrix: Matrix, reach: int) -> Agreement:
     nothing = Agreement(0.0, 0.0, 0, 0.0, matrix)
     in_query, in_reference = shared_area(matrix, query.shape[::-1], reference.shape[::-1])
     areas = polygon_area(in_query), polygon_area(in_reference)
@@ -68,7 +72,7 @@ def _measure(query: Grey, reference: Grey, matrix: Matrix) -> Agreement:
     to_canvas = np.array([[scale, 0, -low[0] * scale], [0, scale, -low[1] * scale], [0, 0, 1]])
     one, seen_one = _draw(reference, to_canvas, (width, height))
     other, seen_other = _draw(query, to_canvas @ matrix, (width, height))
-    found = _correlate(one, other, seen_one & seen_other)
+    found = _correlate(one, other, seen_one & seen_other, reach)
     if found is None:
         return nothing
     best, shift, centre, textured = found
@@ -77,11 +81,11 @@ def _measure(query: Grey, reference: Grey, matrix: Matrix) -> Agreement:
     return Agreement(float(np.median(best)), float(agrees.mean()), len(best), textured, mended)
 
 
-def _draw(picture: Grey, to_canvas: Matrix, size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _draw(picture: Grey, to_canvas: Matrix, size: tuple[int, int]) -> tuple[Floats, NDArray[np.bool_]]:
     """The picture on the canvas, halved first where it would be drawn at less than half its size; and where it is."""
     height, width = picture.shape
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]]) - 0.5
-    shrink = np.sqrt(max(polygon_area(apply(to_canvas, corners)), 1e-9) / (width * height))
+    corners = apply(to_canvas, frame((width, height))).astype(np.float32)
+    shrink = np.sqrt(max(cv2.contourArea(corners), 1e-9) / (width * height))
     while shrink < 0.6 and min(picture.shape) > 8:
         half = (max(picture.shape[1] // 2, 1), max(picture.shape[0] // 2, 1))
         across, down = picture.shape[1] / half[0], picture.shape[0] / half[1]
@@ -94,42 +98,60 @@ def _draw(picture: Grey, to_canvas: Matrix, size: tuple[int, int]) -> tuple[NDAr
 
 
 def _correlate(
-    one: NDArray[np.float32], other: NDArray[np.float32], seen: NDArray[np.bool_]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], float] | None:
-    """For each textured block: best correlation [n], the shift that gave it [n, 2], its centre [n, 2]; and which share
-    of the seen blocks are textured. None without a textured block.
+    one: Floats, other: Floats, seen: NDArray[np.bool_], reach: int
+) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64], float] | None:
+    """For each textured block: best correlation [n], the shift of at most `reach` that gave it [n, 2], its centre
+    [n, 2]; and which share of the seen blocks are textured. None without a textured block.
     """
-    size = (_BLOCK, _BLOCK)
-    height, width = one.shape
-
-    def mean(image: NDArray[Any]) -> NDArray[np.float32]:
-        return cv2.blur(image, size, borderType=cv2.BORDER_REFLECT_101)  # type: ignore[return-value]
-
-    rows, columns = np.arange(_STEP, height - _STEP + 1, _STEP), np.arange(_STEP, width - _STEP + 1, _STEP)
-    grid = np.ix_(np.minimum(rows, height - 1), np.minimum(columns, width - 1))
-    mean_one = mean(one)
-    variance_one = (mean(one * one) - mean_one**2)[grid]
-    whole = mean(seen.astype(np.float32))[grid] > 0.9
-    padded = cv2.copyMakeBorder(other, _SHIFT, _SHIFT, _SHIFT, _SHIFT, cv2.BORDER_REPLICATE)
-    mean_one = mean_one[grid]
-    best = np.zeros_like(variance_one)
-    shift = np.zeros((*best.shape, 2))
-    for down in range(-_SHIFT, _SHIFT + 1):
-        for across in range(-_SHIFT, _SHIFT + 1):
-            moved = padded[_SHIFT + down : _SHIFT + down + height, _SHIFT + across : _SHIFT + across + width]
-            mean_other = mean(moved)[grid]
-            variance = np.maximum(mean(moved * moved)[grid] - mean_other**2, 0)
-            covariance = mean(one * moved)[grid] - mean_one * mean_other
-            value = np.abs(covariance) / np.sqrt(np.maximum(variance_one * variance, 1e-6))
-            value = np.where(variance > _TEXTURE / 4, value, 0)
-            better = value > best
-            best = np.where(better, value, best)
-            shift[better] = across, down
-    textured = whole & (variance_one > _TEXTURE)
+    level = np.float32(one.mean())  # sums of small squares lose less
+    one, other = one - level, other - level
+    rows, columns = one.shape[0] // _STEP, one.shape[1] // _STEP
+    height, width = rows * _STEP, columns * _STEP
+    one, whole = one[:height, :width], _block_means(seen[:height, :width].astype(np.float32)[None])[0] > 0.9
+    mean, square = _block_means(np.stack([one, one * one]))
+    variance = square - mean * mean
+    textured = whole & (variance > _TEXTURE)
     if not textured.any():
         return None
-    centre = np.stack(np.meshgrid(columns, rows), axis=-1).astype(np.float64)
-    return np.minimum(best[textured], 1), shift[textured], centre[textured], float(textured.sum() / whole.sum())
+    padded: Any = cv2.copyMakeBorder(other, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
+    steps = 2 * reach + 1
+    moved = sliding_window_view(padded, other.shape)[:, :, :height, :width]  # [steps, steps, height, width]
+    products = np.multiply(moved, one, order="C").reshape(-1, height, width)
+    product = _block_means(products)[:, textured]
+    mean_there, square_there = (
+        _moved_means(padded, steps)[:, textured],
+        _moved_means(padded * padded, steps)[:, textured],
+    )
+    variance_there = square_there - mean_there * mean_there
+    value = np.abs(product - mean[textured] * mean_there)
+    value /= np.sqrt(np.maximum(variance[textured] * variance_there, 1e-6))
+    value[variance_there <= _TEXTURE / 4] = 0
+    choice = value.argmax(axis=0)
+    best: Floats = np.minimum(value[choice, np.arange(len(choice))], 1)
+    down, across = np.divmod(choice, steps)
+    shift = np.column_stack([across, down]) - float(reach)
+    centre = (np.argwhere(textured)[:, ::-1].astype(np.float64) + 1) * _STEP
+    return best, shift, centre, float(textured.sum() / whole.sum())
+
+
+def _block_means(images: Floats) -> Floats:
+    """Means of the blocks of images [k, rows * _STEP, columns * _STEP]: [k, rows - 1, columns - 1]."""
+    count, height, width = images.shape
+    size = (width // _STEP, count * height // _STEP)
+    small: Any = cv2.resize(images.reshape(-1, width), size, interpolation=cv2.INTER_AREA)
+    cells: Floats = small.reshape(count, -1, size[0])
+    pairs = cells[:, 1:] + cells[:, :-1]
+    means: Floats = (pairs[:, :, 1:] + pairs[:, :, :-1]) / np.float32(4)
+    return means
+
+
+def _moved_means(padded: Floats, steps: int) -> Floats:
+    """Means of the blocks of an image padded for `steps` shifts in each direction: [steps * steps, rows, columns]."""
+    means: Any = cv2.blur(padded, (_BLOCK, _BLOCK), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
+    inside = means[: padded.shape[0] - _BLOCK + 1, : padded.shape[1] - _BLOCK + 1]
+    shape = (inside.shape[0] - steps + 1, inside.shape[1] - steps + 1)
+    moved: Floats = sliding_window_view(inside, shape)[:, :, ::_STEP, ::_STEP]
+    return moved.reshape(steps * steps, *moved.shape[2:])
 
 
 def _mend(

@@ -12,8 +12,8 @@ from copydet.local_features.pyramid import Floats
 
 # Cosine that unrelated features hardly reach: the nearest of a hundred has .35 in the median, .59 in one of a hundred.
 _UNRELATED = 0.45
-_PER_REFERENCE, _PER_QUERY = 3, 1  # correspondences that a feature may have in one variant
-_MOST = 240
+_PER_REFERENCE = 3  # correspondences that a reference's feature may have in one variant; a query's has one
+_MOST = 140
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,26 @@ def correspond(query: QueryFeatures, records: NDArray[np.uint8]) -> Corresponden
     A pair counts when either feature is among the nearest of the other, in any of the query's variants.
     """
     frames, vectors = shipped_codec().decode(records)
-    variants, features, dimension = query.vectors.shape
-    if not features or not len(records):
-        return _take(query, frames, np.empty((0, 3), np.intp), np.empty(0, np.float32))
-    cosine = (query.vectors.reshape(-1, dimension) @ vectors.T).reshape(variants, features, len(records))
-    per_reference = np.argpartition(-cosine, min(_PER_REFERENCE, features) - 1, axis=1)[:, :_PER_REFERENCE]
-    near = np.zeros(cosine.shape, bool)
-    np.put_along_axis(near, per_reference, True, axis=1)
-    np.put_along_axis(near, cosine.argmax(axis=2)[..., None], True, axis=2)
-    near &= cosine > _UNRELATED
-    places = np.argwhere(near)
-    sure = cosine[near]
-    order = np.argsort(-sure, kind="stable")[:_MOST]
-    return _take(query, frames, places[order], (sure[order] - _UNRELATED) / (1 - _UNRELATED))
+    features, dimension = query.vectors.shape[1:]
+    cosine = (query.vectors.reshape(-1, dimension) @ vectors.T).ravel()
+    places = np.flatnonzero(cosine > _UNRELATED)
+    sure = cosine[places]
+    best_first = np.argsort(-sure, kind="stable")
+    places, sure = places[best_first], sure[best_first]
+    row, answer = np.divmod(places, max(len(records), 1))
+    variant, asker = np.divmod(row, max(features, 1))
+    near = _is_among_first(row, 1) | _is_among_first(variant * len(records) + answer, _PER_REFERENCE)
+    chosen = np.flatnonzero(near)[:_MOST]
+    asker, answer, variant = asker[chosen], answer[chosen], variant[chosen]
+    weight: Floats = np.minimum((sure[chosen] - _UNRELATED) / (1 - _UNRELATED), 1).astype(np.float32)
+    mirrored, negative = np.array(VARIANTS)[variant].T
+    return Correspondences(query.frames[asker], frames[answer], weight, mirrored, negative, asker, answer)
 
 
-def _take(query: QueryFeatures, frames: Floats, places: NDArray[np.intp], weight: Floats) -> Correspondences:
-    variant, asker, answer = places.T
-    mirrored, negative = np.array(VARIANTS)[variant].reshape(-1, 2).T
-    return Correspondences(
-        query.frames[asker], frames[answer], np.minimum(weight, 1), mirrored, negative, asker, answer
-    )
+def _is_among_first(group: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
+    """Which members are among the first `count` of their group, bool [n]."""
+    order = np.argsort(group, kind="stable")
+    _, first, size = np.unique(group[order], return_index=True, return_counts=True)
+    among = np.empty(len(group), bool)
+    among[order] = np.arange(len(group)) - np.repeat(first, size) < count
+    return among

@@ -45,34 +45,39 @@ def fit_geometry(found: Correspondences, reference_frames: NDArray[np.float32]) 
     if len(found) < 2:
         return None
     count = len(found)
-    seed, other = np.divmod(np.arange(count * count), count)
-    fits = agreeing(found.query, found.reference, found.mirrored, found.negative, seed, other).reshape(count, count)
+    number = np.arange(count)
+    fits = agreeing(found.query, found.reference, found.mirrored, found.negative, number[:, None], number)
     fits &= found.mirrored[:, None] == found.mirrored
+    clash = _clash(found)
     company = fits @ found.weight
     for best in np.argsort(-company, kind="stable")[:3]:
         if fits[best].sum() < 2:
             break
-        geometry = _refine(found, reference_frames, int(best), fits[best])
+        geometry = _refine(found, clash, reference_frames, int(best), fits[best])
         if geometry is not None:
             return geometry
     return None
 
 
 def _refine(
-    found: Correspondences, reference_frames: NDArray[np.float32], seed: int, fits: NDArray[np.bool_]
+    found: Correspondences,
+    clash: NDArray[np.bool_],
+    reference_frames: NDArray[np.float32],
+    seed: int,
+    fits: NDArray[np.bool_],
 ) -> Geometry | None:
     same = found.mirrored == found.mirrored[seed]
     matrix = _similarity(found, seed)
     kept = fits & same
     for within in (_LOOSE, _LOOSE, _TIGHT):
-        distinct = _distinct(found, kept)
+        distinct = _distinct(clash, np.flatnonzero(kept))
         if len(distinct) >= _FEWEST_AFFINE:
             fitted = _affine(found, distinct)
             matrix = matrix if fitted is None else fitted
         kept = same & (_errors(matrix, found) < within) & _frames_fit(matrix, found)
-    if len(_distinct(found, kept)) >= _FEWEST_HOMOGRAPHY:
-        matrix, kept = _homography(found, matrix, same, kept)
-    distinct = _distinct(found, kept)
+    if len(_distinct(clash, np.flatnonzero(kept))) >= _FEWEST_HOMOGRAPHY:
+        matrix, kept = _homography(found, clash, matrix, same, kept)
+    distinct = _distinct(clash, np.flatnonzero(kept))
     if len(distinct) < 2 or not is_plausible(matrix):
         return None
     error = float(np.sqrt(np.mean(_errors(matrix, found)[distinct] ** 2)))
@@ -117,11 +122,15 @@ def _affine(found: Correspondences, rows: NDArray[np.intp]) -> Matrix | None:
 
 
 def _homography(
-    found: Correspondences, matrix: Matrix, same: NDArray[np.bool_], kept: NDArray[np.bool_]
+    found: Correspondences,
+    clash: NDArray[np.bool_],
+    matrix: Matrix,
+    same: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
 ) -> tuple[Matrix, NDArray[np.bool_]]:
     """A homography where it explains more than the affinity does."""
     rows = np.flatnonzero(same & (_errors(matrix, found) < 3 * _LOOSE) & _frames_fit(matrix, found))
-    rows = rows[_distinct_of(found, rows)]
+    rows = _distinct(clash, rows)
     estimate, _ = cv2.findHomography(
         found.reference[rows, :2], found.query[rows, :2], cv2.USAC_MAGSAC, _TIGHT / 2, maxIters=500, confidence=0.999
     )
@@ -131,7 +140,7 @@ def _homography(
     if not is_plausible(fitted):
         return matrix, kept
     better = same & (_errors(fitted, found) < _TIGHT) & _frames_fit(fitted, found)
-    gained = len(_distinct(found, better)) - len(_distinct(found, kept))
+    gained = len(_distinct(clash, np.flatnonzero(better))) - len(_distinct(clash, np.flatnonzero(kept)))
     return (fitted, better) if gained > 0 else (matrix, kept)
 
 
@@ -148,25 +157,19 @@ def _frames_fit(matrix: Matrix, found: Correspondences) -> NDArray[np.bool_]:
     return np.asarray(np.abs(np.log2(found.query[:, 2] / (found.reference[:, 2] * scale))) < 1.0)
 
 
-def _distinct(found: Correspondences, kept: NDArray[np.bool_]) -> NDArray[np.intp]:
-    rows = np.flatnonzero(kept)
-    return rows[_distinct_of(found, rows)]
+def _clash(found: Correspondences) -> NDArray[np.bool_]:
+    """Which correspondences share the reference's feature or the place in the query, bool [n, n]."""
+    x, y = found.query[:, 0], found.query[:, 1]
+    near = (np.abs(x[:, None] - x) < _SAME) & (np.abs(y[:, None] - y) < _SAME)
+    return np.asarray(near | (found.answer[:, None] == found.answer))
 
 
-def _distinct_of(found: Correspondences, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The surest of the correspondences `rows` that share no feature and no place, in either image."""
-    chosen: list[int] = []
-    answers: set[int] = set()
-    places: list[NDArray[np.float32]] = []
-    for number, row in enumerate(rows):
-        if int(found.answer[row]) in answers:
-            continue
-        place = found.query[row, :2]
-        if places and (np.abs(np.array(places) - place).max(axis=1) < _SAME).any():
-            continue
-        answers.add(int(found.answer[row]))
-        places.append(place)
-        chosen.append(number)
+def _distinct(clash: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The surest of the correspondences `rows` that do not clash."""
+    chosen = []
+    while len(rows):
+        chosen.append(rows[0])
+        rows = rows[~clash[rows[0], rows]]
     return np.array(chosen, np.intp)
 
 

@@ -62,37 +62,47 @@ def verify(
     `view` maps pixels of the view that found the reference, of `view_size`, to those of `query.grey`; None: none did.
     """
     size = reference.size if reference.grey is None else reference.grey.shape[::-1]
-    geometry = fit_geometry(correspond(query.features, reference.records), unpack_frames(reference.records))
+    found = correspond(query.features, reference.records)
+    geometry = fit_geometry(found, unpack_frames(reference.records))
     tried = []
     if geometry is not None:
         matrix = _from_units(size) @ geometry.matrix @ np.linalg.inv(_from_units(query.grey.shape[::-1]))
-        tried.append(_look(query, reference, matrix, size, geometry))
+        tried.append(_look(query, reference, matrix, geometry))
     if view is not None and reference.grey is not None and (geometry is None or geometry.inliers < _SURE_INLIERS):
-        tried.append(_look(query, reference, _whole_of(view_size, size) @ np.linalg.inv(view), size, None))
-    return max((each for each in tried if each is not None), key=_worth, default=None)
+        tried.append(_look(query, reference, _whole_of(view_size, size) @ np.linalg.inv(view), None))
+    for hypothesis in sorted(tried, key=_worth, reverse=True):
+        evidence = _evidence(hypothesis, query.grey.shape[::-1], size)
+        if evidence is not None:
+            return evidence
+    return None
 
 
-def _look(
-    query: QuerySide, reference: ReferenceSide, matrix: Matrix, size: Size, geometry: Geometry | None
-) -> Evidence | None:
-    agreement = None
-    if reference.grey is not None:
-        agreement = measure_agreement(query.grey, reference.grey, matrix)
-        matrix = agreement.matrix
-    query_size = query.grey.shape[::-1]
+_Hypothesis = tuple[Matrix, Geometry | None, Agreement | None]
+
+
+def _look(query: QuerySide, reference: ReferenceSide, matrix: Matrix, geometry: Geometry | None) -> _Hypothesis:
+    if reference.grey is None:
+        return matrix, geometry, None
+    agreement = measure_agreement(query.grey, reference.grey, matrix)
+    return agreement.matrix, geometry, agreement
+
+
+def _worth(hypothesis: _Hypothesis) -> float:
+    """Agreement first; inliers where there are no pixels to compare, and between two that agree alike."""
+    _, geometry, agreement = hypothesis
+    seen = 0.0 if agreement is None else agreement.median * agreement.share
+    return seen + (0.0 if geometry is None else min(geometry.weight, 10.0) / 20)
+
+
+def _evidence(hypothesis: _Hypothesis, query_size: Size, size: Size) -> Evidence | None:
+    """None where the images would share nothing."""
+    matrix, geometry, agreement = hypothesis
     in_query, in_reference = shared_area(matrix, query_size, size)
     shares = [
         min(polygon_area(area) / (width * height), 1.0)
         for area, (width, height) in ((in_query, query_size), (in_reference, size))
     ]
     return Evidence(matrix, size, geometry, agreement, *shares) if min(shares) > 0 else None
-
-
-def _worth(evidence: Evidence) -> float:
-    """Agreement first; inliers where there are no pixels to compare, and between two that agree alike."""
-    agreement = evidence.agreement
-    seen = 0.0 if agreement is None else agreement.median * agreement.share
-    return seen + (0.0 if evidence.geometry is None else min(evidence.geometry.weight, 10.0) / 20)
 
 
 def _from_units(size: Size) -> Matrix:
