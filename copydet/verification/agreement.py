@@ -150,8 +150,9 @@ def _moved_means(padded: Floats, steps: int) -> Floats:
     means: Any = cv2.blur(padded, (_BLOCK, _BLOCK), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
     inside = means[: padded.shape[0] - _BLOCK + 1, : padded.shape[1] - _BLOCK + 1]
     shape = (inside.shape[0] - steps + 1, inside.shape[1] - steps + 1)
-    moved: Floats = sliding_window_view(inside, shape)[:, :, ::_STEP, ::_STEP]
-    return moved.reshape(steps * steps, *moved.shape[2:])
+    moved: Any = sliding_window_view(inside, shape)[:, :, ::_STEP, ::_STEP]
+    flat: Floats = moved.reshape(steps * steps, *moved.shape[2:])
+    return flat
 
 
 def _mend(
