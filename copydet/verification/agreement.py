@@ -140,9 +140,9 @@ def _block_means(images: Floats) -> Floats:
     size = (width // _STEP, count * height // _STEP)
     small: Any = cv2.resize(images.reshape(-1, width), size, interpolation=cv2.INTER_AREA)
     cells: Floats = small.reshape(count, -1, size[0])
-    pairs = cells[:, 1:] + cells[:, :-1]
-    means: Floats = (pairs[:, :, 1:] + pairs[:, :, :-1]) / np.float32(4)
-    return means
+    pairs: Floats = cells[:, 1:] + cells[:, :-1]
+    pairs = pairs[:, :, 1:] + pairs[:, :, :-1]
+    return np.multiply(pairs, 0.25, dtype=np.float32)
 
 
 def _moved_means(padded: Floats, steps: int) -> Floats:
