@@ -119,7 +119,7 @@ def _both_roles(pixels: Pixels, opened: OpenDescriptor) -> tuple[PreparedQuery, 
 def _pair(query: _Side, reference: _Side, opened: OpenDescriptor) -> Pair:
     cost = np.array([view.cost for view in query.query.views], np.float32)
     similarity = exact_similarity(query.vectors, reference.vectors[:1])[:, 0].astype(np.float32)
-    normalised = similarity - background_similarity(query.vectors, opened.bank) - cost
-    best = int(normalised.argmax())
+    normalised = similarity - background_similarity(query.vectors, opened.bank)
+    best = int((normalised - cost).argmax())
     candidate = Candidate(0, 0, best, float(similarity[best]), float(normalised[best]), 0.0)
     return verify_pair(query.query, query.row, candidate, reference.row, lambda: reference.reference)

@@ -256,7 +256,7 @@ def _pairs(
         selected=references.selected,
     )
     merged = merge_views(found, background + cost, offsets, count)
-    candidates = propose(references.shards, vectors, background + cost, offsets, merged, voted)
+    candidates = propose(references.shards, vectors, background, cost, offsets, merged, voted)
     known = _look_up(references.shards, candidates)
     lines = {row: line for line, row in enumerate(batch.ok)}
 
@@ -289,11 +289,11 @@ def verify_pair(
     return Pair(
         reference,
         candidate.similarity,
-        candidate.normalised + view.cost,
+        candidate.normalised,
         view.name,
         read is not None,
         evidence,
-        pair_numbers(candidate.similarity, candidate.normalised, candidate.votes, evidence),
+        pair_numbers(candidate.similarity, candidate.normalised - view.cost, candidate.votes, evidence),
         transform,
     )
 
@@ -328,7 +328,9 @@ def _pairs_of_vectors(
             offsets = np.arange(len(batch.vectors) + 1)
             merged = merge_views(found, background, offsets, options.top_k)
             voted = [NO_VOTES] * len(batch.vectors)
-            candidates = propose(references.shards, batch.vectors, background, offsets, merged, voted)
+            candidates = propose(
+                references.shards, batch.vectors, background, np.zeros_like(background), offsets, merged, voted
+            )
             known = _look_up(references.shards, candidates)
             lines = {row: line for line, row in enumerate(batch.ok)}
             for number, row in enumerate(batch.rows):

@@ -272,17 +272,20 @@ def test_describing_gives_unit_rows_that_do_not_depend_on_the_batch(
 
 def test_comparing_agrees_with_matching_and_is_the_same_both_ways(descriptor: str, index: Index, photos: Path) -> None:
     first, second = photos / "coffee.png", photos / "coins.png"
-    (result,) = index.match(first, top_k=50)
+    (result,) = index.match(first, top_k=50, views="whole", votes=False, verify=False)
     match = next(match for match in result.matches if match.reference_id == "coins.png")
     evidence = copydet.compare(first, second, descriptor=descriptor)
     back = copydet.compare(second, first, descriptor=descriptor)
     assert (evidence.similarity, evidence.normalised_similarity) == (match.similarity, match.normalised_similarity)
-    assert evidence.score >= match.score
-    assert (back.similarity, back.score, back.verdict) == (evidence.similarity, evidence.score, evidence.verdict)
+    scores = evidence.match.score, evidence.score_back
+    assert scores == (back.match.score, back.score_back)
+    assert scores[0] >= scores[1]
+    assert back.match.verdict == evidence.match.verdict == "no_match"
     assert back.normalised_similarity_back == evidence.normalised_similarity
-    assert evidence.verdict == "no_match"
+    assert (back.swapped, evidence.swapped) in [(True, False), (False, True), (False, False)]
     same = copydet.compare(first, np.asarray(Image.open(first)), descriptor=descriptor)
-    assert (same.verdict, same.similarity) == ("copy", pytest.approx(1, abs=1e-3))
+    assert (same.match.verdict, same.similarity) == ("copy", pytest.approx(1, abs=1e-3))
+    assert same.in_words == "the whole reference, in place"
     assert same.highest_precision is not None
     with pytest.raises(UsageError, match="two images"):
         copydet.compare(first, [first, second], descriptor=descriptor)

@@ -1,8 +1,9 @@
 """Settings that only the process that starts can make; `copydet doctor` prints what is in force.
 
-Three things make copydet on CPU several times slower out of the box. glibc hands every large tensor back to the kernel when
-it is freed and takes it again at the next layer: half of the time goes into page faults. And OpenMP threads spin while
-they wait, which starves the decoding threads that share the cores; NumPy's BLAS does the same. All are set here, before a heavy library loads;
+Three things make copydet on CPU several times slower out of the box. glibc hands every large tensor back to the kernel
+when it is freed and takes it again at the next layer: half of torch's time goes into page faults. OpenMP threads spin
+while they wait, which starves the decoding threads that share the cores. And OpenBLAS divides NumPy's products, which
+are small and many here, among threads that only wait for each other. All are set here, before a heavy library loads;
 whoever set one of the variables himself keeps his value. Python programs that use copydet as a library can call
 `prepare_process` first thing.
 """
@@ -10,7 +11,6 @@ whoever set one of the variables himself keeps his value. Python programs that u
 import os
 
 OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
-# NumPy's products are small and many here, and copydet has threads of its own: OpenBLAS's would only wait for each other.
 BLAS = {"OPENBLAS_NUM_THREADS": "1"}
 
 # glibc's M_* numbers (malloc.h). The variables would act the same but are read before Python runs: hence mallopt.

@@ -16,8 +16,8 @@ from copydet.search.votes import Voted
 class Candidate:
     """A reference proposed for a query: row `row` of shard number `shard`.
 
-    `similarity` is that of the view, number `view` of the query's, whose similarity less `taken_off` is highest.
-    `votes` is the weight of the local features' votes, 0 where they did not propose it.
+    `similarity` and `normalised` are those of the view, number `view` of the query's, that is the most similar after
+    its background and its cost. `votes` is the weight of the local features' votes, 0 where they did not propose it.
     """
 
     shard: int
@@ -31,14 +31,16 @@ class Candidate:
 def propose(
     shards: Sequence[SearchableShard],
     vectors: Vectors,
-    taken_off: NDArray[np.float32],
+    background: NDArray[np.float32],
+    cost: NDArray[np.float32],
     offsets: NDArray[np.int64],
     merged: Merged,
     voted: Sequence[Voted],
 ) -> list[list[Candidate]]:
     """The candidates of each query: those of `merged` in their order, then what only `voted` proposes.
 
-    `vectors` float32 [views, d] and `taken_off` [views] of all queries' views, those of query q from offsets[q] on.
+    `vectors` float32 [views, d], `background` similarity and `cost` [views] are of all queries' views, those of query q
+    from offsets[q] on.
     """
     starts = np.cumsum([0, *(len(shard.descriptors) for shard in shards)])
     proposed = []
@@ -50,14 +52,15 @@ def propose(
         by_view = zip(merged.shard[query, used].tolist(), merged.row[query, used].tolist(), strict=True)
         places = list(dict.fromkeys([*by_view, *weights]))
         views = slice(int(offsets[query]), int(offsets[query + 1]))
-        proposed.append(_look_at(shards, vectors[views], taken_off[views], places, weights))
+        proposed.append(_look_at(shards, vectors[views], background[views], cost[views], places, weights))
     return proposed
 
 
 def _look_at(
     shards: Sequence[SearchableShard],
     views: Vectors,
-    taken_off: NDArray[np.float32],
+    background: NDArray[np.float32],
+    cost: NDArray[np.float32],
     places: Sequence[tuple[int, int]],
     weights: dict[tuple[int, int], float],
 ) -> list[Candidate]:
@@ -65,8 +68,8 @@ def _look_at(
         return []
     stored = np.stack([shards[shard].descriptors[row] for shard, row in places])
     similarity = exact_similarity(views, stored).astype(np.float32)  # [views, candidates]
-    normalised = similarity - taken_off[:, None]
-    best = normalised.argmax(axis=0)
+    normalised = similarity - background[:, None]
+    best = (normalised - cost[:, None]).argmax(axis=0)
     return [
         Candidate(
             shard,

@@ -187,8 +187,17 @@ def test_compare_prints_every_score_and_what_it_takes(run: Run, descriptor: Path
     assert "similarity   " in done.out
     assert "They match" in done.out
     values = json.loads(run("compare", *pair, "--descriptor", descriptor, "--json").out)
-    assert values["verdict"] == "copy"
+    assert values["match"]["verdict"] == "copy"
     assert values["similarity"] == pytest.approx(1, abs=1e-3)
+
+
+def test_compare_draws_the_evidence(run: Run, descriptor: Path, photos: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "evidence.png"
+    done = run("compare", photos / "coffee.png", photos / "coffee.png", "--descriptor", descriptor, "--output", picture)
+    assert done.code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    done = run("compare", photos / "coffee.png", photos / "coffee.png", "--output", tmp_path / "evidence.gif")
+    assert (done.code, ".png" in done.err) == (2, True)
 
 
 def test_compare_of_something_that_is_no_image_is_one_line(run: Run, descriptor: Path, photos: Path) -> None:
