@@ -23,5 +23,5 @@ def test_a_line_that_lacks_an_id_and_a_file_that_cannot_be_read_are_one_line(tmp
     file.write_text("a.jpg,\n", encoding="utf-8")
     with pytest.raises(UsageError, match="line 1"):
         read_ignored(file)
-    with pytest.raises(UsageError, match="missing.csv"):
+    with pytest.raises(UsageError, match=r"missing\.csv"):
         read_ignored(tmp_path / "missing.csv")
