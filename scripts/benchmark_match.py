@@ -5,7 +5,7 @@
 The folder --benchmark (see docs/evaluation.md) is indexed once for each number of --distractors; then all its queries
 are matched in every setting, and every list of matches is scored in the same way. Times are wall-clock of the whole
 process from the first query to the last, divided by the queries: nothing else should run meanwhile. Peers, over the
-same images: PDQ (256 bits, smallest Hamming distance), plain RootSIFT (OpenCV, votes of nearest features, MAGSAC inliers),
+same images: PDQ (256 bits, smallest Hamming distance), plain RootSIFT (OpenCV, votes, MAGSAC inliers),
 and fastdup 2.54 (cosine of its own vectors) where --fastdup names a Python that has it.
 """
 
