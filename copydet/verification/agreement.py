@@ -22,19 +22,21 @@ Floats = NDArray[np.float32]
 _CANVAS = 128  # pixels, the longer side
 _LEAST_CANVAS = 24
 _BLOCK, _STEP = 16, 8  # pixels; a block is two steps a side
-_SHIFT, _SECOND_SHIFT = 3, 1  # pixels that a block may be off, and may still be once the transform is mended
+_SHIFT, _SECOND_SHIFT = 3, 2  # pixels that a block may be off, and may still be once the transform is mended
 _TEXTURE = 16.0  # variance in squared grey levels: with less a block says nothing
 _AGREES = 0.7
-_FEWEST_BLOCKS = 4
+MOST_BEND = 3.0
+_FEWEST_BLOCKS, _FEWEST_TO_BEND = 4, 6
 _NOTHING_VISIBLE = 64.0  # square pixels of either picture
 
 
 @dataclass(frozen=True)
 class Agreement:
     """`median` correlation of the textured blocks in [0, 1], `share` of them that agree, `blocks` their number,
-    `textured` the share of the overlap that they cover; `matrix`: query -> reference pixels, mended.
+    `textured` the share of the overlap that they cover; `matrix`: query -> reference pixels, mended; `bend`: how
+    far, in canvas pixels, the blocks that agree are from where one affinity has them: parallax bends, edits hardly do.
 
-    Where there is nothing to compare: all 0, and the matrix as it was.
+    Where there is nothing to compare: all 0, the matrix as it was, and the most bend.
     """
 
     median: float
@@ -42,6 +44,7 @@ class Agreement:
     blocks: int
     textured: float
     matrix: Matrix
+    bend: float = MOST_BEND
 
 
 def measure_agreement(query: Grey, reference: Grey, matrix: Matrix) -> Agreement:
@@ -77,8 +80,10 @@ def _measure(query: Grey, reference: Grey, matrix: Matrix, reach: int) -> Agreem
         return nothing
     best, shift, centre, textured = found
     agrees = best > _AGREES
-    mended = _mend(centre, shift, agrees, to_canvas, matrix)
-    return Agreement(float(np.median(best)), float(agrees.mean()), len(best), textured, mended)
+    centre, shift = centre[agrees], shift[agrees]
+    mended = _mend(centre, shift, to_canvas, matrix)
+    bend = _bend(centre, shift)
+    return Agreement(float(np.median(best)), float(agrees.mean()), len(best), textured, mended, bend)
 
 
 def _draw(picture: Grey, to_canvas: Matrix, size: tuple[int, int]) -> tuple[Floats, NDArray[np.bool_]]:
@@ -118,18 +123,13 @@ def _correlate(
     moved = sliding_window_view(padded, other.shape)[:, :, :height, :width]  # [steps, steps, height, width]
     products = np.multiply(moved, one, order="C").reshape(-1, height, width)
     product = _block_means(products)[:, textured]
-    mean_there, square_there = (
-        _moved_means(padded, steps)[:, textured],
-        _moved_means(padded * padded, steps)[:, textured],
-    )
+    mean_there = _moved_means(padded, steps)[:, textured]
+    square_there = _moved_means(padded * padded, steps)[:, textured]
     variance_there = square_there - mean_there * mean_there
     value = np.abs(product - mean[textured] * mean_there)
     value /= np.sqrt(np.maximum(variance[textured] * variance_there, 1e-6))
     value[variance_there <= _TEXTURE / 4] = 0
-    choice = value.argmax(axis=0)
-    best: Floats = np.minimum(value[choice, np.arange(len(choice))], 1)
-    down, across = np.divmod(choice, steps)
-    shift = np.column_stack([across, down]) - float(reach)
+    best, shift = _peak(value.reshape(steps, steps, -1))
     centre = (np.argwhere(textured)[:, ::-1].astype(np.float64) + 1) * _STEP
     return best, shift, centre, float(textured.sum() / whole.sum())
 
@@ -155,20 +155,46 @@ def _moved_means(padded: Floats, steps: int) -> Floats:
     return flat
 
 
-def _mend(
-    centre: NDArray[Any], shift: NDArray[Any], agrees: NDArray[np.bool_], to_canvas: Matrix, matrix: Matrix
-) -> Matrix:
+def _peak(value: Floats) -> tuple[Floats, NDArray[np.float64]]:
+    """Greatest value of each block [steps, steps, n], and its shift, finer than a pixel by a parabola: [n], [n, 2]."""
+    steps, _, count = value.shape
+    number = np.arange(count)
+    down, across = np.divmod(value.reshape(-1, count).argmax(axis=0), steps)
+    best = value[down, across, number]
+    before = value[np.maximum(down - 1, 0), across, number], value[down, np.maximum(across - 1, 0), number]
+    last = steps - 1
+    after = value[np.minimum(down + 1, last), across, number], value[down, np.minimum(across + 1, last), number]
+    shift = np.stack([across, down], axis=1).astype(np.float64)
+    for axis, place, low, high in ((1, down, before[0], after[0]), (0, across, before[1], after[1])):
+        inside = (place > 0) & (place < last)
+        shift[:, axis] += np.where(inside, (high - low) / np.maximum(4 * best - 2 * low - 2 * high, 1e-4), 0)
+    return np.minimum(best, 1), shift - last / 2
+
+
+def _bend(centre: NDArray[np.float64], shift: NDArray[np.float64]) -> float:
+    """Mean distance of the shifts from one affinity of the centres, both [n, 2]; to it, outliers matter little."""
+    if len(centre) < _FEWEST_TO_BEND:
+        return MOST_BEND
+    terms = np.column_stack([np.ones(len(centre)), (centre - centre.mean(axis=0)) / _CANVAS])
+    weight = np.ones((len(centre), 1))
+    for _ in range(4):
+        left = shift - terms @ np.linalg.lstsq(terms * weight, shift * weight, rcond=None)[0]
+        distance = np.hypot(left[:, 0], left[:, 1])
+        weight = 1 / (distance[:, None] + 0.3)
+    return float(np.minimum(distance, MOST_BEND).mean())
+
+
+def _mend(centre: NDArray[np.float64], shift: NDArray[np.float64], to_canvas: Matrix, matrix: Matrix) -> Matrix:
     """The transform with the blocks' shifts taken in as an affinity (one shift for all where they are few)."""
-    if agrees.sum() < _FEWEST_BLOCKS or not shift[agrees].any():
+    if len(centre) < _FEWEST_BLOCKS or not np.rint(shift).any():
         return matrix
-    seen, moved = centre[agrees], centre[agrees] + shift[agrees]
-    inner = (centre[agrees] - seen.mean(axis=0)).T @ (seen - seen.mean(axis=0))
+    away = centre - centre.mean(axis=0)
     change = np.eye(3)
-    if agrees.sum() >= 4 * _FEWEST_BLOCKS and np.linalg.eigvalsh(inner)[0] > 1e3:
-        fitted, _ = cv2.estimateAffine2D(moved, seen, method=cv2.LMEDS)
+    if len(centre) >= 4 * _FEWEST_BLOCKS and np.linalg.eigvalsh(away.T @ away)[0] > 1e3:
+        fitted, _ = cv2.estimateAffine2D(centre + shift, centre, method=cv2.LMEDS)
         if fitted is not None:
             change[:2] = fitted
     else:
-        change[:2, 2] = -np.median(shift[agrees], axis=0)
+        change[:2, 2] = -np.median(shift, axis=0)
     mended: Matrix = np.linalg.inv(to_canvas) @ change @ to_canvas @ matrix
     return mended
