@@ -25,6 +25,7 @@ from copydet.shards.local import StoredLocal
 NEIGHBOURS = 5  # that a feature of the query looks at; the last one only sets the weights
 _NPROBE = 6
 _LEAST_WEIGHT = 0.02
+_GROUPS, _AT_ONCE = 128, 256  # of lists; vectors whose lists are looked for at once
 _MOST_VOTES = 150  # for one reference in one variant: more say nothing new, and pairs grow with the square
 
 
@@ -100,7 +101,9 @@ class LocalLists:
             )
         parts = []
         for number, vectors in enumerate(query.vectors):
-            distance, feature = self._index.search(vectors, NEIGHBOURS, params=parameters)
+            nearest = _nearest(vectors, self._codec.lists, _NPROBE)
+            nothing = np.zeros(nearest.shape, np.float32)  # distances to the lists, which no one asks for
+            distance, feature = self._index.search_preassigned(vectors, NEIGHBOURS, nearest, nothing, params=parameters)
             last = distance[:, -1:]
             weight = np.where(feature >= 0, np.minimum(last, 4) - distance, 0) / (np.minimum(last, 4) + 1e-9)
             asker, place = np.nonzero(weight > _LEAST_WEIGHT)
@@ -134,6 +137,31 @@ class _Votes:
     weight: NDArray[np.float64]
     variant: NDArray[np.int64]
     group: NDArray[np.int64]
+
+
+def _nearest(vectors: Floats, centres: Floats, count: int) -> NDArray[np.int64]:
+    """Numbers of the `count` centres nearest to each vector, int64 [n, count] in no order; -1 where there are no more.
+
+    The same as a search in FAISS' flat index in half the time: most of that goes into finding the nearest few of the
+    products. So the best of each of many groups are found, then the best groups, then the best of these.
+    """
+    per_group = max(-(-len(centres) // _GROUPS), 1)
+    total = per_group * _GROUPS
+    short = (centres**2).sum(axis=1) / 2
+    short = np.pad(short, (0, total - len(centres)), constant_values=np.inf)
+    across = np.pad(centres.T, ((0, 0), (0, total - len(centres))))
+    found = np.empty((len(vectors), count), np.int64)
+    for start in range(0, len(vectors), _AT_ONCE):
+        near = vectors[start : start + _AT_ONCE] @ across
+        near -= short
+        groups = near.reshape(len(near), per_group, _GROUPS).max(axis=1)
+        groups = np.argpartition(groups, _GROUPS - count, axis=1)[:, _GROUPS - count :]
+        members = (groups[:, None] + np.arange(0, total, _GROUPS)[:, None]).reshape(len(near), -1)
+        near = np.take_along_axis(near, members, axis=1)
+        best = np.argpartition(near, members.shape[1] - count, axis=1)[:, members.shape[1] - count :]
+        found[start : start + _AT_ONCE] = np.take_along_axis(members, best, axis=1)
+    found[found >= len(centres)] = -1
+    return found
 
 
 def _company(votes: _Votes, references: Floats, queries: Floats) -> NDArray[np.float64]:
