@@ -12,7 +12,7 @@ from copydet.images.loader import Also, load
 from copydet.images.queries import Query, list_queries
 from copydet.images.resize import Resize, resize_pixels
 from copydet.local_features.describe import LOCAL_EDGE, QUERY_EDGE, describe_local
-from copydet.matching import MatchOptions, OpenDescriptor, Pair, PreparedQuery, judge, prepare, verify_pair
+from copydet.matching import MatchOptions, OpenDescriptor, Pair, PreparedQuery, is_guessed, judge, prepare, verify_pair
 from copydet.records import ImageRow, Match, Pixels, Vectors
 from copydet.search.candidates import Candidate
 from copydet.search.retrieve import exact_similarity
@@ -71,20 +71,20 @@ def compare_images(first: Query, second: Query, opened: OpenDescriptor, precisio
     )
     swapped = back.score > there.score
     best = back if swapped else there
-    whole = float(exact_similarity(one.vectors[:1], other.vectors[:1])[0, 0])
-    normalised = [whole - float(background_similarity(side.vectors[:1], opened.bank)[0]) for side in (one, other)]
+    whole = exact_similarity(one.vectors[:1], other.vectors[:1])[0].astype(np.float32)  # as matching has it
+    normalised = [float((whole - background_similarity(side.vectors[:1], opened.bank))[0]) for side in (one, other)]
     return Comparison(
         match=best,
         swapped=swapped,
         in_words=_in_words(best, (other, one) if swapped else (one, other)),
-        similarity=whole,
+        similarity=float(whole[0]),
         normalised_similarity=normalised[0],
         normalised_similarity_back=normalised[1],
         score_back=(there if swapped else back).score,
         precision=precision,
         threshold=threshold,
         highest_precision=highest_precision(opened.calibration, best.score, verified=True),
-        calibrated=opened.calibration.calibrated,
+        calibrated=not is_guessed(opened.calibration, verified=True),
     )
 
 

@@ -230,9 +230,9 @@ class Index:
         options = MatchOptions(top_k, precision, views, votes, verify, workers=workers, limits=limits)
         if embeddings:
             vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
-            return match_embeddings(vectors, self._references(where), self._opened, options, progress)
+            return match_embeddings(vectors, self._references(where, votes=False), self._opened, options, progress)
         images = list_queries(cast(Queries, queries))
-        return match_images(images, self._references(where), self._opened, options, progress)
+        return match_images(images, self._references(where, votes), self._opened, options, progress)
 
     def describe(self, images: Queries) -> Vectors:
         """Descriptors that compare with this index's: float32 [n, dimension], rows of length 1, in order.
@@ -244,7 +244,7 @@ class Index:
     def info(self) -> IndexInfo:
         return read_info(self.path, self.snapshot)
 
-    def _references(self, where: str | None) -> References:
+    def _references(self, where: str | None = None, votes: bool = True) -> References:
         selected: Sequence[NDArray[np.bool_] | None] = self._living
         if where is not None:
             paths = [shard.images_path for shard in self._shards]
@@ -253,7 +253,8 @@ class Index:
             selected = [mask if living is None else mask & living for mask, living in both]
         recipe = self.snapshot.recipe
         nprobe, candidates = recipe.get("nprobe", 0), recipe.get("candidates", 0)
-        return References(self._shards, self._local, tuple(selected), nprobe, candidates)
+        lists = self._local if votes else open_local(())
+        return References(self._shards, lists, tuple(selected), nprobe, candidates)
 
 
 def describe(images: Queries, *, descriptor: str = "small", device: str = "auto") -> Vectors:

@@ -29,8 +29,8 @@ from copydet.images.resize import Resize, resize_pixels
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import QUERY_EDGE, query_features
 from copydet.progress import Progress, Silent
-from copydet.records import Batch, Described, Image, ImageRow, Match, Pixels, QueryResult
-from copydet.search.candidates import Candidate, propose
+from copydet.records import Batch, Described, Image, ImageRow, Match, Pixels, QueryResult, Vectors
+from copydet.search.candidates import Candidate, look_up, propose
 from copydet.search.merge import merge_views, view_offsets
 from copydet.search.retrieve import retrieve
 from copydet.search.score_norm import background_similarity
@@ -154,8 +154,10 @@ def match_images(
 ) -> Iterator[QueryResult]:
     """Yield a result for every image, in order. Raises UsageError at once for options that make no sense."""
     progress = progress or Silent()
-    threshold = _threshold(opened, options, progress, verified=options.verify)
-    return _results(find_pairs(images, references, opened, options, progress), opened, options, threshold)
+    threshold = _threshold(opened, options, verified=options.verify)
+    pairs = find_pairs(images, references, opened, options, progress)
+    _say_if_guessed(opened, progress, verified=options.verify)
+    return _results(pairs, opened, options, threshold)
 
 
 def match_embeddings(
@@ -167,7 +169,8 @@ def match_embeddings(
 ) -> Iterator[QueryResult]:
     """The same for queries that `opened.descriptor` described elsewhere, as `list_query_embeddings` lists them."""
     progress = progress or Silent()
-    threshold = _threshold(opened, options, progress, verified=False)
+    threshold = _threshold(opened, options, verified=False)
+    _say_if_guessed(opened, progress, verified=False)
     described = read_vectors(embeddings, opened.descriptor.dimension, options.batch_size)
     pairs = _pairs_of_vectors(described, references, opened, options, progress)
     return _results(pairs, opened, options, threshold)
@@ -188,23 +191,41 @@ def find_pairs(
     options: MatchOptions,
     progress: Progress,
 ) -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
-    """Yield each image's row and all pairs that it makes with candidates, undecided and in no order."""
-    reader = ReferenceReader(references.shards, options.limits)
+    """Yield each image's row and all pairs that it makes with candidates, undecided and in no order.
+
+    Raises UsageError at once where the descriptor cannot describe images, or stored local features cannot be read.
+    """
+    reader = ReferenceReader(references.shards, options.limits) if options.verify else None
+    describe = opened.runtime.describe
     work = partial(prepare, opened=opened, options=options)
     batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work))
-    with closing(batches), ThreadPoolExecutor(options.workers or usable_cpus()) as pool:
-        for batch in batches:
-            yield from _pairs(batch, references, opened, options, reader, pool)
-            progress.advance(len(batch.rows))
+
+    def found() -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
+        with closing(batches), ThreadPoolExecutor(options.workers or usable_cpus()) as pool:
+            for batch in batches:
+                both = zip(batch.pixels, batch.also, strict=True)
+                vectors = describe([each for whole, also in both for each in (whole, *also.pixels)])
+                yield from _pairs(batch, vectors, references, opened, options, reader, pool)
+                progress.advance(len(batch.rows))
+
+    return found()
 
 
-def _threshold(opened: OpenDescriptor, options: MatchOptions, progress: Progress, *, verified: bool) -> float:
+def _threshold(opened: OpenDescriptor, options: MatchOptions, *, verified: bool) -> float:
     if options.top_k < 1 or options.batch_size < 1:
         raise UsageError("top_k and batch_size must be at least 1")
-    threshold = threshold_for_precision(opened.calibration, options.precision, verified=verified)
-    if not opened.calibration.calibrated:
-        progress.note(f"descriptor {opened.descriptor.name} is uncalibrated: its scores are a guess")
-    return threshold
+    return threshold_for_precision(opened.calibration, options.precision, verified=verified)
+
+
+def is_guessed(calibration: Calibration, *, verified: bool) -> bool:
+    """Whether the scores of pairs, `verified` or not, were never fitted."""
+    return not calibration.calibrated or (verified and calibration.verified is None)
+
+
+def _say_if_guessed(opened: OpenDescriptor, progress: Progress, *, verified: bool) -> None:
+    if is_guessed(opened.calibration, verified=verified):
+        which = " for verified pairs" if opened.calibration.calibrated else ""
+        progress.note(f"descriptor {opened.descriptor.name} is uncalibrated{which}: its scores are a guess")
 
 
 def _load(
@@ -227,19 +248,15 @@ def prepare(pixels: Pixels, opened: OpenDescriptor, options: MatchOptions) -> Pr
 
 def _pairs(
     batch: Batch,
+    vectors: Vectors,
     references: References,
     opened: OpenDescriptor,
     options: MatchOptions,
-    reader: ReferenceReader,
+    reader: ReferenceReader | None,
     pool: ThreadPoolExecutor,
 ) -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
     prepared: tuple[PreparedQuery, ...] = batch.also
-    offsets = view_offsets([each.views for each in prepared])
-    pictures = [p for whole, each in zip(batch.pixels, prepared, strict=True) for p in (whole, *each.pixels)]
-    vectors = opened.runtime.describe(pictures)
     count = max(options.top_k, _EACH_ROAD)
-    cost = np.array([view.cost for each in prepared for view in each.views], np.float32)
-    background = background_similarity(vectors, opened.bank)
 
     def votes(each: PreparedQuery) -> Voted:
         if each.side is None or not options.votes:
@@ -247,6 +264,34 @@ def _pairs(
         return references.local.vote(each.side.features, count, references.chosen)
 
     voted = list(pool.map(votes, prepared))
+    candidates = _candidates(references, vectors, opened, [each.views for each in prepared], voted, count)
+    known = look_up(references.shards, candidates)
+
+    def check(asked: tuple[int, Candidate]) -> Pair:
+        line, candidate = asked
+        row, reference = batch.rows[batch.ok[line]], known[candidate.shard, candidate.row]
+        read = partial(reader.read, candidate.shard, candidate.row, reference) if reader else None
+        return verify_pair(prepared[line], row, candidate, reference, read)
+
+    checks = [(line, candidate) for line, each in enumerate(candidates) for candidate in each]
+    pairs: dict[int, list[Pair]] = {number: [] for number in range(len(batch.rows))}
+    for (line, _), pair in zip(checks, pool.map(check, checks), strict=True):
+        pairs[batch.ok[line]].append(pair)
+    yield from ((row, tuple(pairs[number])) for number, row in enumerate(batch.rows))
+
+
+def _candidates(
+    references: References,
+    vectors: Vectors,
+    opened: OpenDescriptor,
+    views: Sequence[Sequence[View]],
+    voted: Sequence[Voted],
+    count: int,
+) -> list[list[Candidate]]:
+    """The candidates of each query by both roads; `views` of each, `vectors` of all their views."""
+    offsets = view_offsets(views)
+    cost = np.array([view.cost for each in views for view in each], np.float32)
+    background = background_similarity(vectors, opened.bank)
     found = retrieve(
         references.shards,
         vectors,
@@ -256,21 +301,7 @@ def _pairs(
         selected=references.selected,
     )
     merged = merge_views(found, background + cost, offsets, count)
-    candidates = propose(references.shards, vectors, background, cost, offsets, merged, voted)
-    known = _look_up(references.shards, candidates)
-    lines = {row: line for line, row in enumerate(batch.ok)}
-
-    def check(line: int, candidate: Candidate) -> Pair:
-        row, reference = batch.rows[batch.ok[line]], known[candidate.shard, candidate.row]
-        read = partial(reader.read, candidate.shard, candidate.row, reference) if options.verify else None
-        return verify_pair(prepared[line], row, candidate, reference, read)
-
-    checks = [(line, candidate) for line, each in enumerate(candidates) for candidate in each]
-    pairs: list[list[Pair]] = [[] for _ in prepared]
-    for (line, _), pair in zip(checks, pool.map(check, *zip(*checks, strict=True)) if checks else [], strict=True):
-        pairs[line].append(pair)
-    for number, row in enumerate(batch.rows):
-        yield row, tuple(pairs[lines[number]]) if number in lines else ()
+    return propose(references.shards, vectors, background, cost, offsets, merged, voted)
 
 
 def verify_pair(
@@ -286,16 +317,9 @@ def verify_pair(
         evidence = verify(query.side, read(), view.to_whole, query.sizes[candidate.view])
         if evidence is not None:
             transform = _full_size(evidence, query.side.grey.shape, row, reference)
-    return Pair(
-        reference,
-        candidate.similarity,
-        candidate.normalised,
-        view.name,
-        read is not None,
-        evidence,
-        pair_numbers(candidate.similarity, candidate.normalised - view.cost, candidate.votes, evidence),
-        transform,
-    )
+    plain, normalised = candidate.similarity, candidate.normalised
+    numbers = pair_numbers(plain, normalised - view.cost, candidate.votes, evidence)
+    return Pair(reference, plain, normalised, view.name, read is not None, evidence, numbers, transform)
 
 
 def _full_size(evidence: Evidence, seen: tuple[int, ...], query: ImageRow, reference: ImageRow) -> tuple[float, ...]:
@@ -316,26 +340,12 @@ def _pairs_of_vectors(
     whole = PreparedQuery((View("whole", np.empty((0, 0, 3), np.uint8), np.eye(3)),), ((0, 0),), (), None)
     with closing(described):
         for batch in described:
-            found = retrieve(
-                references.shards,
-                batch.vectors,
-                options.top_k,
-                nprobe=references.nprobe or None,
-                candidates=references.candidates,
-                selected=references.selected,
-            )
-            background = background_similarity(batch.vectors, opened.bank)
-            offsets = np.arange(len(batch.vectors) + 1)
-            merged = merge_views(found, background, offsets, options.top_k)
-            voted = [NO_VOTES] * len(batch.vectors)
-            candidates = propose(
-                references.shards, batch.vectors, background, np.zeros_like(background), offsets, merged, voted
-            )
-            known = _look_up(references.shards, candidates)
-            lines = {row: line for line, row in enumerate(batch.ok)}
+            views, voted = [whole.views] * len(batch.ok), [NO_VOTES] * len(batch.ok)
+            candidates = _candidates(references, batch.vectors, opened, views, voted, options.top_k)
+            known, proposed = look_up(references.shards, candidates), dict(zip(batch.ok, candidates, strict=True))
             for number, row in enumerate(batch.rows):
-                proposed = candidates[lines[number]] if number in lines else []
-                yield row, tuple(verify_pair(whole, row, each, known[each.shard, each.row], None) for each in proposed)
+                found = proposed.get(number, [])
+                yield row, tuple(verify_pair(whole, row, each, known[each.shard, each.row], None) for each in found)
             progress.advance(len(batch.rows))
 
 
@@ -384,17 +394,3 @@ def _match(query_id: str, pair: Pair, score: float, threshold: float, rank: int)
         rank=rank,
         reference_uri=pair.reference.uri,
     )
-
-
-def _look_up(shards: Sequence[Shard], candidates: Sequence[Sequence[Candidate]]) -> dict[tuple[int, int], ImageRow]:
-    """(shard, row) -> what images.parquet says of every candidate; each shard is asked once."""
-    rows: dict[int, set[int]] = {}
-    for candidate in (one for each in candidates for one in each):
-        rows.setdefault(candidate.shard, set()).add(candidate.row)
-    known = {}
-    columns = ("image_id", "uri", "source", "width", "height")
-    for shard, wanted in rows.items():
-        ordered = sorted(wanted)
-        table = shards[shard].image_columns(ordered, columns)
-        known.update({(shard, row): ImageRow(**of) for row, of in zip(ordered, table.to_pylist(), strict=True)})
-    return known

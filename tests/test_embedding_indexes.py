@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -104,7 +105,8 @@ def test_images_and_their_embeddings_give_the_same_index_and_the_same_matches(
 
     def matches(index: Index, embeddings: bool) -> list[Match]:
         queries = file if embeddings else photos
-        found = index.match(queries, embeddings=embeddings, top_k=50)
+        plain: dict[str, Any] = {"views": "whole", "votes": False, "verify": False}
+        found = index.match(queries, embeddings=embeddings, top_k=50, **plain)
         return [replace(match, reference_uri="") for result in found for match in result.matches]
 
     expected = matches(of_images, embeddings=False)

@@ -80,8 +80,12 @@ def test_one_query_needs_no_list(index: Index, photos: Path) -> None:
     assert first_ids(index.match(np.asarray(Image.open(photos / "coins.png")))) == ["coins.png"]
 
 
-def test_matches_are_what_the_contract_says(index: Index, photos: Path) -> None:
-    (result,) = index.match(photos / "coffee.png", top_k=100)
+PLAIN: dict[str, Any] = {"views": "whole", "votes": False, "verify": False}
+
+
+@pytest.mark.parametrize("options", [PLAIN, {}])
+def test_matches_are_what_the_contract_says(index: Index, photos: Path, options: dict[str, Any]) -> None:
+    (result,) = index.match(photos / "coffee.png", top_k=100, **options)
     scores = [match.score for match in result.matches]
     assert scores == sorted(scores, reverse=True)
     assert all(0 < score < 1 for score in scores)
@@ -89,9 +93,35 @@ def test_matches_are_what_the_contract_says(index: Index, photos: Path) -> None:
     assert result.matches[0].verdict == "copy"
     assert result.matches[-1].verdict == "no_match"
     for match in result.matches:
-        assert (match.query_view, match.reference_view) == ("whole", "whole")
-        assert match.inliers is match.query_overlap is match.reference_overlap is match.transform is None
+        assert match.reference_view == "whole"
         assert match.normalised_similarity < match.similarity
+
+
+def test_plain_matches_say_nothing_of_what_was_not_looked_at(index: Index, photos: Path) -> None:
+    (result,) = index.match(photos / "coffee.png", top_k=100, **PLAIN)
+    for match in result.matches:
+        assert match.query_view == "whole"
+        assert match.inliers is match.query_overlap is match.reference_overlap is match.transform is None
+
+
+def test_verified_matches_say_where_they_lie(index: Index, photos: Path) -> None:
+    (result,) = index.match(photos / "coffee.png", top_k=100)
+    best = result.matches[0]
+    assert best.inliers is not None
+    assert best.inliers > 20
+    assert (best.query_overlap, best.reference_overlap) == (pytest.approx(1, abs=0.01), pytest.approx(1, abs=0.01))
+    assert best.transform is not None
+    np.testing.assert_allclose(np.reshape(best.transform, (3, 3)), np.eye(3), atol=1)  # pixels of 600
+    for match in result.matches:
+        assert match.inliers is not None
+        measured = [match.query_overlap, match.reference_overlap, match.transform]
+        assert measured == [None] * 3 or None not in measured
+        if match.transform is not None:
+            assert 0 < match.query_overlap <= 1  # type: ignore[operator]
+            assert 0 < match.reference_overlap <= 1  # type: ignore[operator]
+            assert match.transform[8] == 1
+            assert np.isfinite(match.transform).all()
+            assert all(type(number) is float for number in match.transform)
 
 
 def test_a_query_that_cannot_be_decoded_is_reported_in_its_place(index: Index, photos: Path, tmp_path: Path) -> None:
@@ -168,7 +198,7 @@ def test_results_do_not_depend_on_the_number_of_shards(
     parts = sorted(photos.iterdir())
     path = tmp_path / "parts.index"
     for start in range(0, len(parts), 3):
-        folder = tmp_path / "all"  # ids must stay those of one folder
+        folder = tmp_path / f"from {start}"  # ids are those inside a folder: the same as of all in one
         folder.mkdir()
         for part in parts[start : start + 3]:
             os.link(part, folder / part.name)
@@ -177,7 +207,6 @@ def test_results_do_not_depend_on_the_number_of_shards(
             local.build(*arguments, load_recipe("flat"), opened.runtime)
         else:
             local.add(*arguments, opened.runtime)
-        shutil.rmtree(folder)
     index = Index.open(path)
     assert index.info().shards == -(-len(parts) // 3)
 
@@ -272,7 +301,7 @@ def test_describing_gives_unit_rows_that_do_not_depend_on_the_batch(
 
 def test_comparing_agrees_with_matching_and_is_the_same_both_ways(descriptor: str, index: Index, photos: Path) -> None:
     first, second = photos / "coffee.png", photos / "coins.png"
-    (result,) = index.match(first, top_k=50, views="whole", votes=False, verify=False)
+    (result,) = index.match(first, top_k=50, **PLAIN)
     match = next(match for match in result.matches if match.reference_id == "coins.png")
     evidence = copydet.compare(first, second, descriptor=descriptor)
     back = copydet.compare(second, first, descriptor=descriptor)

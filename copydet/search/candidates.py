@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.records import Vectors
+from copydet.records import ImageRow, Vectors
 from copydet.search.merge import Merged
 from copydet.search.retrieve import SearchableShard, exact_similarity
 from copydet.search.votes import Voted
+from copydet.shards.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,20 @@ def propose(
         views = slice(int(offsets[query]), int(offsets[query + 1]))
         proposed.append(_look_at(shards, vectors[views], background[views], cost[views], places, weights))
     return proposed
+
+
+def look_up(shards: Sequence[Shard], candidates: Sequence[Sequence[Candidate]]) -> dict[tuple[int, int], ImageRow]:
+    """(shard, row) -> what images.parquet says of every candidate; each shard is asked once."""
+    rows: dict[int, set[int]] = {}
+    for candidate in (one for each in candidates for one in each):
+        rows.setdefault(candidate.shard, set()).add(candidate.row)
+    known = {}
+    columns = ("image_id", "uri", "source", "width", "height")
+    for shard, wanted in rows.items():
+        ordered = sorted(wanted)
+        table = shards[shard].image_columns(ordered, columns)
+        known.update({(shard, row): ImageRow(**of) for row, of in zip(ordered, table.to_pylist(), strict=True)})
+    return known
 
 
 def _look_at(

@@ -23,7 +23,8 @@ class ReferenceReader:
     """Reads references of open shards and keeps the last few hundred; may be used by several threads."""
 
     def __init__(self, shards: Sequence[Shard], limits: Limits = DEFAULT_LIMITS) -> None:
-        self._shards, self._limits = shards, limits
+        """Raises UsageError when stored features are of another kind than this copydet reads."""
+        self._local, self._limits = [shard.local for shard in shards], limits
         self._originals = Originals()
         self._kept: OrderedDict[tuple[int, int], ReferenceSide] = OrderedDict()
         self._lock = Lock()
@@ -36,7 +37,7 @@ class ReferenceReader:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         pixels = read_pixels(self._originals, image.uri, self._limits)
-        local = self._shards[shard].local
+        local = self._local[shard]
         if local is not None:
             records = np.asarray(local.of(row))
         elif pixels is not None:
