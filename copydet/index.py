@@ -5,7 +5,7 @@ for result in index.match(["query.jpg", some_array, some_pil_image]): ...
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from copydet.comparison import Comparison, compare_images
 from copydet.decisions.decide import DEFAULT_PRECISION
+from copydet.decisions.ignore import NOTHING, Ignored
 from copydet.descriptors.embeddings import EmbeddingQueries, embedding_dimension, list_query_embeddings, list_specs
 from copydet.descriptors.registry import Descriptor, external_name, is_external, load_descriptor
 from copydet.engines import local
@@ -211,6 +212,7 @@ class Index:
         votes: bool = True,
         verify: bool = True,
         where: str | None = None,
+        ignored: Ignored = NOTHING,
         workers: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
@@ -220,19 +222,20 @@ class Index:
         `views` says which parts of a query are searched (see query_views); `votes`, whether local features propose
         references too; `verify`, whether what was proposed is verified.
 
-        `where` is a SQL condition on the references (columns of images.parquet). A query that cannot be decoded gives
+        `where` is a SQL condition on the references (columns of images.parquet); `ignored` says what was looked at and
+        shall not come back (read_ignored reads a file of it). A query that cannot be decoded gives
         a result with its status and message. Images in memory are called queries[0], queries[1], ... by their place;
         an id that comes again gets a number (`a.jpg#2`). Raises UsageError at once for a path that does not exist.
 
         With `embeddings`, queries are vectors that this index's descriptor made elsewhere: files of them, or floats
         [n, dimension].
         """
-        options = MatchOptions(top_k, precision, views, votes, verify, workers=workers, limits=limits)
+        options = MatchOptions(top_k, precision, views, votes, verify, ignored, workers=workers, limits=limits)
         if embeddings:
             vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
-            return match_embeddings(vectors, self._references(where, votes=False), self._opened, options, progress)
+            return match_embeddings(vectors, self._references(where, False, ignored), self._opened, options, progress)
         images = list_queries(cast(Queries, queries))
-        return match_images(images, self._references(where, votes), self._opened, options, progress)
+        return match_images(images, self._references(where, votes, ignored), self._opened, options, progress)
 
     def describe(self, images: Queries) -> Vectors:
         """Descriptors that compare with this index's: float32 [n, dimension], rows of length 1, in order.
@@ -244,13 +247,14 @@ class Index:
     def info(self) -> IndexInfo:
         return read_info(self.path, self.snapshot)
 
-    def _references(self, where: str | None = None, votes: bool = True) -> References:
+    def _references(self, where: str | None = None, votes: bool = True, ignored: Ignored = NOTHING) -> References:
         selected: Sequence[NDArray[np.bool_] | None] = self._living
-        if where is not None:
-            paths = [shard.images_path for shard in self._shards]
-            masks = select_rows(paths, [shard.described for shard in self._shards], where)
-            both = zip(masks, self._living, strict=True)
-            selected = [mask if living is None else mask & living for mask, living in both]
+        for condition in (where, _none_of(ignored.references)):
+            if condition is not None:
+                paths = [shard.images_path for shard in self._shards]
+                masks = select_rows(paths, [shard.described for shard in self._shards], condition)
+                both = zip(masks, selected, strict=True)
+                selected = [mask if before is None else mask & before for mask, before in both]
         recipe = self.snapshot.recipe
         nprobe, candidates = recipe.get("nprobe", 0), recipe.get("candidates", 0)
         lists = self._local if votes else open_local(())
@@ -352,3 +356,9 @@ def _without(rows: int, removed: NDArray[np.int64] | None) -> NDArray[np.bool_] 
     mask = np.ones(rows, bool)
     mask[removed[removed < rows]] = False
     return mask
+
+
+def _none_of(image_ids: Collection[str]) -> str | None:
+    """The SQL condition that leaves these images out: so they take no place among the candidates."""
+    quoted = ", ".join("'" + image_id.replace("'", "''") + "'" for image_id in sorted(image_ids))
+    return f"image_id NOT IN ({quoted})" if quoted else None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from copydet.decisions.calibration import Calibration, neutral, read_calibration, threshold_for_precision
 from copydet.decisions.decide import DEFAULT_PRECISION, decide
+from copydet.decisions.ignore import NOTHING, Ignored
 from copydet.decisions.pair import PairNumbers, pair_numbers
 from copydet.descriptors.background import Bank, load_bank
 from copydet.descriptors.embeddings import read_vectors
@@ -95,6 +96,7 @@ class MatchOptions:
     views: ViewLevel = "auto"
     votes: bool = True
     verify: bool = True
+    ignored: Ignored = NOTHING
     batch_size: int = 32
     workers: int | None = None
     limits: Limits = DEFAULT_LIMITS
@@ -273,7 +275,9 @@ def _pairs(
         read = partial(reader.read, candidate.shard, candidate.row, reference) if reader else None
         return verify_pair(prepared[line], row, candidate, reference, read)
 
-    checks = [(line, candidate) for line, each in enumerate(candidates) for candidate in each]
+    ids = [batch.rows[row].image_id for row in batch.ok]
+    checks = [(line, one) for line, each in enumerate(candidates) for one in each]
+    checks = [c for c in checks if (ids[c[0]], known[c[1].shard, c[1].row].image_id) not in options.ignored]
     pairs: dict[int, list[Pair]] = {number: [] for number in range(len(batch.rows))}
     for (line, _), pair in zip(checks, pool.map(check, checks), strict=True):
         pairs[batch.ok[line]].append(pair)

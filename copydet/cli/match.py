@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ROWS_SHOWN = 100  # of the table on stdout; --output has no such bound
 FAILED_SHOWN = 10
+HUBS_SHOWN = 5
+HUB_QUERIES, HUB_SHARE = 10, 0.01  # a reference that matches more queries than both is named
 
 Sink = Callable[["QueryResult"], None]
 
@@ -65,6 +67,12 @@ Sink = Callable[["QueryResult"], None]
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="Check where and whether two images show the same."
 )
+@click.option(
+    "--ignore",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A CSV file of what never comes back: lines of a query's and a reference's id, or of a reference's alone.",
+)
 @moved_descriptor_option
 @embeddings_option
 @device_option
@@ -83,6 +91,7 @@ def command(
     views: "ViewLevel",
     votes: bool,
     verify: bool,
+    ignore: Path | None,
     descriptor: str | None,
     embeddings: bool,
     device: str,
@@ -103,6 +112,7 @@ def command(
       copydet match suspect.jpg --index photos.index
       copydet match suspects/ --index photos.index --output matches.csv --report matches.html
     """
+    from copydet.decisions.ignore import NOTHING, read_ignored
     from copydet.index import Index
     from copydet.progress import show
 
@@ -119,6 +129,7 @@ def command(
             views=views,
             votes=votes,
             verify=verify,
+            ignored=NOTHING if ignore is None else read_ignored(ignore),
             where=where,
             workers=workers,
             limits=limits(max_bytes, max_pixels),
@@ -170,6 +181,7 @@ class Results:
     skipped: Counter[str] = field(default_factory=Counter)
     failed: list["QueryResult"] = field(default_factory=list)
     shown: list["Match"] = field(default_factory=list)
+    matched: Counter[str] = field(default_factory=Counter)  # reference id -> queries that it matches
 
     def add(self, result: "QueryResult") -> None:
         self.queries += 1
@@ -180,6 +192,7 @@ class Results:
         matches = [match for match in result.matches if match.verdict != "no_match"]
         self.with_match += bool(matches)
         self.matches += len(matches)
+        self.matched.update(match.reference_id for match in matches)
         self.shown += matches[: ROWS_SHOWN - len(self.shown)]
 
     def report(self, output: Path | None, report: Path | None, again: str, index: Path, as_json: bool) -> None:
@@ -194,6 +207,7 @@ class Results:
             f"{self.skipped.total():,} skipped" + (f" ({by_status(self.skipped)})" if self.skipped else "")
         )
         self._say_skipped(output)
+        self._say_hubs()
         say_next(self._advice(report, again, index))
 
     def _summary(self, output: Path | None, report: Path | None) -> dict[str, object]:
@@ -229,6 +243,13 @@ class Results:
             say(f"  skipped {result.query_id}: {result.status}: {result.message}")
         if left := self.skipped.total() - len(self.failed):
             say(f"  ... and {left:,} more: --output matches.csv lists them all")
+
+    def _say_hubs(self) -> None:
+        """Name references that match too many queries to be what was copied: blanks, logos, frames."""
+        most = max(HUB_QUERIES, HUB_SHARE * self.queries)
+        for reference, queries in self.matched.most_common(HUBS_SHOWN):
+            if queries > most:
+                say(f"  {reference} matches {queries:,} queries: if it is no copy, put its id in a file for --ignore")
 
     def _advice(self, report: Path | None, again: str, index: Path) -> str:
         if not self.queries:

@@ -294,3 +294,22 @@ def test_an_index_and_a_query_set_of_nothing_are_no_error(
         assert done.code == 0, done.err
         assert len(output.read_text().splitlines()) == 1
         assert run("match", queries, "--index", index).out == ""
+
+
+def test_what_was_reviewed_does_not_come_back(run: Run, descriptor: Path, photos: Path, tmp_path: Path) -> None:
+    index, output, ignore = tmp_path / "p.index", tmp_path / "m.csv", tmp_path / "ignore.csv"
+    assert run("index", photos, "--index", index, "--descriptor", descriptor).code == 0
+
+    def proposed() -> set[str]:
+        done = run("match", photos / "coffee.png", "--index", index, "--output", output, "--ignore", ignore)
+        assert done.code == 0, done.err
+        return {line.split(",")[1] for line in output.read_text().splitlines()[1:]}
+
+    ignore.write_text("other.png,coffee.png\n")
+    assert "coffee.png" in proposed()
+    ignore.write_text("coffee.png,coffee.png\n")
+    assert "coffee.png" not in proposed()
+    ignore.write_text("coins.png\n")
+    assert proposed() & {"coffee.png", "coins.png"} == {"coffee.png"}
+    done = run("match", photos / "coffee.png", "--index", index, "--ignore", tmp_path / "missing.csv")
+    assert (done.code, "missing.csv" in done.err) == (2, True)

@@ -20,10 +20,10 @@ from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, fit_verified, num
 from copydet.descriptors.registry import load_descriptor
 from copydet.errors import UsageError
 
-STRANGERS = PairNumbers(0.2, -0.1, 0, 0, 0, 0, 0, 0.35, 0.02, 80, 0.8, 1, 1, 1)
+STRANGERS = PairNumbers(0.2, -0.1, 0, 0, 0, 0, 0, 0.35, 0.02, 80, 0.8, 1.5, 1, 1, 1)
 LOOK_ALIKES = replace(STRANGERS, similarity=0.75, normalised_similarity=0.25)
-COPY = PairNumbers(0.85, 0.4, 25, 40, 30, 80, 0.002, 0.95, 0.97, 150, 0.9, 1, 1, 1)
-LOST = PairNumbers(0.2, -0.1, 1, 3, 1, 40, 0.006, 0.35, 0.05, 40, 0.8, 0.3, 0.3, 1)
+COPY = PairNumbers(0.85, 0.4, 25, 40, 30, 80, 0.002, 0.95, 0.97, 150, 0.9, 0.3, 1, 1, 1)
+LOST = PairNumbers(0.2, -0.1, 1, 3, 1, 40, 0.006, 0.35, 0.05, 40, 0.8, 1.5, 0.3, 0.3, 1)
 
 
 def draw_pairs(count: int, seed: int = 0) -> tuple[list[PairNumbers], np.ndarray]:
@@ -46,6 +46,7 @@ def draw_pairs(count: int, seed: int = 0) -> tuple[list[PairNumbers], np.ndarray
                 agreeing=float(np.clip(rng.normal(0.7 if copy else 0.3, 0.2), 0, 1)),
                 blocks=float(rng.integers(4, 200)),
                 textured=0.9,
+                bend=0.4,
                 query_overlap=float(rng.uniform(0.05, 1)),
                 reference_overlap=float(rng.uniform(0.05, 1)),
                 compared=1.0,
@@ -118,6 +119,7 @@ pairs_drawn = st.builds(
     agreeing=share,
     blocks=finite,
     textured=share,
+    bend=share,
     query_overlap=share,
     reference_overlap=share,
     compared=st.sampled_from([0.0, 1.0]),
@@ -134,9 +136,9 @@ def test_any_pair_has_a_score_between_0_and_1(pair: PairNumbers) -> None:
 
 
 def test_the_numbers_are_finite_and_their_products_are_all_there() -> None:
-    pairs = [STRANGERS, LOST, COPY, PairNumbers(*[0.0] * 14)]
+    pairs = [STRANGERS, LOST, COPY, PairNumbers(*[0.0] * 15)]
     numbers = numbers_of(pairs, NUMBERS + PIXEL_NUMBERS)
-    assert numbers.shape == (4, 13)
+    assert numbers.shape == (4, 14)
     assert np.isfinite(numbers).all()
     expanded = quadratic(np.array([[2.0, 3.0, 5.0]]))
     assert sorted(expanded[0]) == sorted([2, 3, 5, 4, 6, 10, 9, 15, 25])
@@ -203,7 +205,7 @@ def test_both_models_read_back_as_they_were_written(tmp_path: Path) -> None:
     [
         lambda verified: verified["sighted"]["weights"].pop(),
         lambda verified: verified["sighted"]["mean"].append(0.0),
-        lambda verified: verified["sighted"]["names"].reverse(),
+        lambda verified: verified["sighted"]["names"].__setitem__(0, "colour"),
         lambda verified: verified["blind"].update(intercept=None),
         lambda verified: verified["blind"]["scale"].__setitem__(0, 0.0),
         lambda verified: verified["blind"]["low"].__setitem__(0, "few"),
