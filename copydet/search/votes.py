@@ -101,9 +101,7 @@ class LocalLists:
             )
         parts = []
         for number, vectors in enumerate(query.vectors):
-            nearest = _nearest(vectors, self._codec.lists, _NPROBE)
-            nothing = np.zeros(nearest.shape, np.float32)  # distances to the lists, which no one asks for
-            distance, feature = self._index.search_preassigned(vectors, NEIGHBOURS, nearest, nothing, params=parameters)
+            distance, feature = self._search(vectors, parameters)
             last = distance[:, -1:]
             weight = np.where(feature >= 0, np.minimum(last, 4) - distance, 0) / (np.minimum(last, 4) + 1e-9)
             asker, place = np.nonzero(weight > _LEAST_WEIGHT)
@@ -117,6 +115,19 @@ class LocalLists:
         _, first, size = np.unique(group, return_index=True, return_counts=True)
         kept = (np.arange(len(group)) - np.repeat(first, size) < _MOST_VOTES) & (np.repeat(size, size) > 1)
         return _Votes(asker[kept], feature[kept], weight[kept], variant[kept], group[kept])
+
+    def _search(self, vectors: Floats, parameters: Any) -> tuple[Floats, NDArray[np.int64]]:
+        """Squared distances and numbers of the features nearest to each vector, [n, NEIGHBOURS]; -1: no more."""
+        vectors = np.ascontiguousarray(vectors)
+        nearest = _nearest(vectors, self._codec.lists, _NPROBE)
+        nothing = np.zeros(nearest.shape, np.float32)  # distances to the lists, which no one asks for
+        distance = np.empty((len(vectors), NEIGHBOURS), np.float32)
+        feature = np.empty(distance.shape, np.int64)
+        arrays = [faiss.swig_ptr(each) for each in (vectors, nearest, nothing, distance, feature)]
+        asked, lists, away, *answers = arrays
+        # The method behind FAISS' own wrapper, which takes no parameters.
+        self._index.search_preassigned_c(len(vectors), asked, NEIGHBOURS, lists, away, *answers, False, parameters)
+        return distance, feature
 
     def _gather(self, features: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Records of features, wherever they lie."""

@@ -25,6 +25,7 @@ _BLOCK, _STEP = 16, 8  # pixels; a block is two steps a side
 _SHIFT, _SECOND_SHIFT = 3, 2  # pixels that a block may be off, and may still be once the transform is mended
 _TEXTURE = 16.0  # variance in squared grey levels: with less a block says nothing
 _AGREES = 0.7
+_AS_GOOD = 0.01  # a mended transform is believed where blocks agree as well as before, for they may move less
 MOST_BEND = 3.0
 _FEWEST_BLOCKS, _FEWEST_TO_BEND = 4, 6
 _NOTHING_VISIBLE = 64.0  # square pixels of either picture
@@ -53,7 +54,7 @@ def measure_agreement(query: Grey, reference: Grey, matrix: Matrix) -> Agreement
     if first.blocks < _FEWEST_BLOCKS or first.matrix is matrix:
         return first
     second = _measure(query, reference, first.matrix, _SECOND_SHIFT)
-    if (second.median, second.share) > (first.median, first.share):
+    if second.median > first.median - _AS_GOOD:
         return replace(second, matrix=first.matrix)
     return replace(first, matrix=matrix)
 

@@ -1,0 +1,111 @@
+"""References proposed by the votes of local features."""
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage
+from numpy.typing import NDArray
+from sklearn.datasets import load_sample_images
+
+from copydet.images.edits import EDITS
+from copydet.local_features.codes import shipped_codec
+from copydet.local_features.describe import QueryFeatures, describe_local, query_features
+from copydet.records import Pixels
+from copydet.search.votes import LocalLists, _nearest
+from copydet.shards.local import join_local
+
+PASTED = 17  # the reference that is looked for
+
+
+@cache
+def references() -> list[Pixels]:
+    """The quarters of six photos."""
+    photos = [np.asarray(image) for image in load_sample_images().images]
+    for name in ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg"):
+        photos.insert(-2, np.asarray(cv2.imread(str(Path(skimage.data_dir) / name)), np.uint8))
+    quarters = []
+    for photo in photos:
+        height, width = photo.shape[0] // 2, photo.shape[1] // 2
+        quarters += [photo[y : y + height, x : x + width] for y in (0, height) for x in (0, width)]
+    return [np.asarray(cv2.resize(each, (320, 240), interpolation=cv2.INTER_AREA), np.uint8) for each in quarters]
+
+
+@cache
+def records() -> list[NDArray[np.uint8]]:
+    return [describe_local(pixels, 110) for pixels in references()]
+
+
+@cache
+def pasted() -> QueryFeatures:
+    """A copy of one reference at a third of its size, on another photo."""
+    host = cv2.resize(references()[0], (512, 384)).copy()
+    small = cv2.resize(references()[PASTED], None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+    host[120 : 120 + small.shape[0], 300 : 300 + small.shape[1]] = small
+    return query_features(np.asarray(host, np.uint8))
+
+
+def lists(*parts: int) -> LocalLists:
+    """The references in as many shards as there are parts, of so many images each."""
+    ends = np.cumsum([0, *parts])
+    shards = [join_local(records()[start:end]) for start, end in pairwise(ends)]
+    return LocalLists(shipped_codec(), shards)
+
+
+def test_a_small_paste_is_found_among_distractors() -> None:
+    voted = lists(len(records())).vote(pasted(), 5)
+    assert PASTED in voted.image[:2]
+    assert 0 in voted.image[:2]  # the photo that it was pasted on
+    assert voted.weight[1] > 3 * voted.weight[2]
+    assert (np.diff(voted.weight) <= 0).all()
+
+
+@pytest.mark.parametrize("edit", ["hflip", "invert", "quarter_turn", "cut_side"])
+def test_copies_turned_mirrored_or_inverted_get_the_most_votes(edit: str) -> None:
+    copy = EDITS[edit](references()[PASTED], 0.5, np.random.default_rng(1)).pixels
+    assert lists(len(records())).vote(query_features(copy), 3).image[0] == PASTED
+
+
+def test_votes_skip_what_was_not_selected() -> None:
+    every = lists(len(records()))
+    selected = np.ones(len(records()), bool)
+    selected[PASTED] = False
+    voted = every.vote(pasted(), 50, selected)
+    assert PASTED not in voted.image
+    assert voted.image[0] == 0
+    assert len(every.vote(pasted(), 50, np.zeros(len(records()), bool)).image) == 0
+    only = np.zeros(len(records()), bool)
+    only[PASTED] = True
+    assert every.vote(pasted(), 50, only).image.tolist() in ([PASTED], [])
+
+
+def test_the_votes_do_not_depend_on_how_references_are_split_into_shards() -> None:
+    count = len(records())
+    whole = lists(count).vote(pasted(), 20)
+    for parts in ((1, count - 1), (5, 0, count - 5), (4, 4, 4, count - 12)):
+        split = lists(*parts).vote(pasted(), 20)
+        assert np.array_equal(split.image, whole.image)
+        assert np.allclose(split.weight, whole.weight)
+
+
+def test_no_features_on_either_side_give_no_votes() -> None:
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    assert len(lists(len(records())).vote(query_features(flat), 5).image) == 0
+    empty = LocalLists(shipped_codec(), [join_local([describe_local(flat, 110)] * 3)])
+    assert empty.images == 3
+    assert len(empty.vote(pasted(), 5).image) == 0
+    assert len(LocalLists(shipped_codec(), []).vote(pasted(), 5).image) == 0
+
+
+@pytest.mark.parametrize("centres", [2, 100, 128, 300, 2048])
+def test_the_nearest_lists_are_those_of_an_exhaustive_search(centres: int) -> None:
+    rng = np.random.default_rng(centres)
+    vectors, places = rng.normal(size=(300, 8)).astype(np.float32), rng.normal(size=(centres, 8)).astype(np.float32)
+    found = np.sort(_nearest(vectors, places, 6), axis=1)
+    distance = ((vectors[:, None] - places) ** 2).sum(axis=2)
+    right = np.sort(distance.argsort(axis=1)[:, :6], axis=1)
+    assert np.array_equal(found[:, -right.shape[1] :], right)
+    assert (found[:, : -right.shape[1]] == -1).all()

@@ -1,0 +1,82 @@
+"""Whether two pictures agree where a transform lays one on the other."""
+
+import cv2
+import numpy as np
+import pytest
+from photos import photos
+
+from copydet.images.edits import EDITS
+from copydet.verification.agreement import MOST_BEND, Grey, measure_agreement
+from copydet.verification.verify import to_grey
+
+
+def grey(number: int) -> Grey:
+    return to_grey(photos()[number])
+
+
+def shifted(across: float, down: float) -> np.ndarray:
+    return np.array([[1, 0, across], [0, 1, down], [0, 0, 1]], np.float64)
+
+
+def test_a_picture_agrees_with_itself_without_a_bend() -> None:
+    for number in range(len(photos())):
+        found = measure_agreement(grey(number), grey(number), np.eye(3))
+        assert found.median > 0.99
+        assert found.share > 0.99
+        assert found.bend < 0.1
+        assert np.array_equal(found.matrix, np.eye(3))
+
+
+@pytest.mark.parametrize("edit", ["invert", "jpeg", "blur", "contrast", "gamma", "noise", "sepia", "text", "shadow"])
+def test_a_copy_agrees_and_another_picture_does_not(edit: str) -> None:
+    for number in range(4):
+        copy = EDITS[edit](photos()[number], 0.5, np.random.default_rng(2))
+        found = measure_agreement(to_grey(copy.pixels), grey(number), np.eye(3))
+        other = measure_agreement(to_grey(copy.pixels), grey(number + 1), np.eye(3))
+        assert found.median > 0.85
+        assert found.median * found.share > other.median * other.share + 0.4
+        assert found.bend < other.bend
+
+
+@pytest.mark.parametrize("away", [(3.0, 0.0), (-4.0, 2.0), (0.0, 5.0)])
+def test_a_transform_that_is_a_little_off_is_mended(away: tuple[float, float]) -> None:
+    found = measure_agreement(grey(0), grey(0), shifted(*away))
+    assert found.median > 0.97
+    place = found.matrix @ [160.0, 100.0, 1.0]
+    assert np.abs(place[:2] / place[2] - [160, 100]).max() < 1
+
+
+def test_a_scene_bent_by_parallax_is_told_from_a_copy() -> None:
+    photo = grey(0)
+    rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]].astype(np.float32)
+    near = 5 * (np.sin(columns / 25) > 0).astype(np.float32)  # strips at another depth moved by five pixels
+    bent = np.asarray(cv2.remap(photo, columns + near, rows, cv2.INTER_LINEAR), np.uint8)
+    copy = to_grey(EDITS["jpeg"](photos()[0], 0.7, np.random.default_rng(1)).pixels)
+    assert measure_agreement(bent, photo, np.eye(3)).bend > 2 * measure_agreement(copy, photo, np.eye(3)).bend
+
+
+def test_pictures_that_hardly_overlap_or_are_flat_say_nothing() -> None:
+    photo, flat = grey(0), np.full((100, 100), 70, np.uint8)
+    for query, reference, matrix in (
+        (photo, photo, shifted(1000, 0)),
+        (photo, photo, shifted(photo.shape[1] - 0.1, 0)),
+        (photo, photo, np.zeros((3, 3))),
+        (photo, flat, np.eye(3)),
+        (flat, photo, np.eye(3)),
+        (flat[:1, :1], photo, np.eye(3)),
+    ):
+        found = measure_agreement(query, reference, matrix)
+        assert found.median * found.share < 0.3
+        assert found.bend == MOST_BEND
+
+
+def test_the_share_falls_with_the_area_that_another_picture_covers() -> None:
+    photo, other = grey(0), grey(1)
+    shares = []
+    for covered in (0.0, 0.3, 0.6):
+        mixed = photo.copy()
+        columns = int(covered * photo.shape[1])
+        mixed[:, :columns] = np.resize(other, photo.shape)[:, :columns]
+        shares.append(measure_agreement(mixed, photo, np.eye(3)).share)
+    assert shares[0] > shares[1] > shares[2]
+    assert shares[1] == pytest.approx(0.7, abs=0.15)
