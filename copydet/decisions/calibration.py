@@ -227,14 +227,16 @@ def read_calibration(path: Path) -> Calibration:
 def _read_verified(values: dict[str, Any]) -> VerifiedCalibration:
     values["thresholds"] = _thresholds(values["thresholds"])
     values["reliability"] = tuple(tuple(row) for row in values["reliability"])
-    for name, numbers in (("sighted", NUMBERS + PIXEL_NUMBERS), ("blind", NUMBERS)):
-        values[name] = _read_model(values[name], numbers)
+    for name, known in (("sighted", NUMBERS + PIXEL_NUMBERS), ("blind", NUMBERS)):
+        values[name] = _read_model(values[name], known)
     return VerifiedCalibration(**values)
 
 
-def _read_model(values: dict[str, Any], names: tuple[str, ...]) -> VerifiedModel:
-    if tuple(values.pop("names")) != names:
-        raise ValueError(f"a model of other numbers than {', '.join(names)}")
+def _read_model(values: dict[str, Any], known: tuple[str, ...]) -> VerifiedModel:
+    """A model may have been fitted before a number was known, but must not want one that nobody knows."""
+    names = tuple(values.pop("names"))
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"a model of {', '.join(map(str, unknown))}, which this copydet does not measure")
     intercept = _number(values.pop("intercept"))
     read = {name: tuple(_number(each) for each in row) for name, row in values.items()}
     model = VerifiedModel(names=names, intercept=intercept, **read)

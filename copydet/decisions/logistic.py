@@ -44,16 +44,19 @@ def fit_logistic(
         return float(weight @ (np.logaddexp(0, logit) - target * logit) + ridge * numbers[1:] @ numbers[1:] / 2)
 
     numbers = np.zeros(design.shape[1])
+    reached = loss(numbers)
     ridges = np.r_[1e-12, np.full(features.shape[1], ridge)]
     for _ in range(200):
         expected = probability(design @ numbers)
         slope = design.T @ (weight * (expected - target)) + ridges * numbers
         bend = (design.T * (weight * expected * (1 - expected))) @ design + np.diag(ridges)
         step = np.linalg.solve(bend, slope)
-        size = 1.0
-        while loss(numbers - size * step) > loss(numbers) and size > 1e-10:
+        size, before = 1.0, reached
+        while (reached := loss(numbers - size * step)) > before and size > 1e-10:
             size /= 2
+        if reached > before:  # nothing is left to gain but rounding
+            break
         numbers = numbers - size * step
-        if np.abs(size * step).max() < 1e-9:
+        if before - reached < 1e-15:
             break
     return numbers

@@ -1,83 +1,63 @@
-"""Making the labelled pairs that a descriptor's scores are calibrated on, and writing its calibration.json.
+"""Fitting a descriptor's scores on pairs with known answers, and writing its calibration.json.
 
-The pairs are what a search really proposes. Half of the images are references; the other half have no copy among them.
+The pairs are what a search really proposes: population.py makes references and queries, the references are indexed, and
+the queries go through the matching that everybody's queries go through: views, votes, verification. A copy that the
+search misses is no pair. A part of the queries is asked again after the references' files have gone, for the model that
+judges without pixels.
 
-    copies       every reference, edited once in each strength (easy, medium, hard, extreme)
-    no copies    every other image, once as it is and once edited in each strength but one
-    pairs        every query with its `neighbours` nearest references, by exact search
-
-So half of the queries have a copy in the collection, a quarter of these are extreme, and the wrong pairs are the
-look-alikes that the descriptor itself finds. A pair of two photographs that are nearly the same pixel by pixel (frames
-of a video, a file listed twice) is neither a copy nor a fair error: it is left out. A copy that the search misses is no
-pair.
-
-None of the images may be in the background bank, or their normalised similarities would come out too low: images are
-taken from the far end of the order that banks are taken from (`vectors.share_of`), and one that the bank holds all the
-same is left out.
+Pictures of the population that the background bank holds are taken out of it first, or their normalised similarities
+would come out too low.
 """
 
-import heapq
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.decisions.calibration import Calibration, fit, write_calibration
-from copydet.descriptors.background import Bank, load_bank
-from copydet.descriptors.openvino_runtime import usable_cpus
+from copydet.decisions.calibration import Calibration, find_thresholds, fit, write_calibration
+from copydet.decisions.logistic import probability
+from copydet.decisions.pair import PairNumbers
+from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, VerifiedCalibration, VerifiedModel, fit_verified
+from copydet.descriptors.background import Bank
 from copydet.descriptors.registry import load_descriptor
-from copydet.descriptors.runtimes import Runtime, open_runtime
-from copydet.errors import UsageError
-from copydet.evaluation.vectors import nearest, share_of
-from copydet.images.edits import STRENGTHS, edit_image
-from copydet.images.loader import load
-from copydet.images.resize import Resize, resize_pixels
+from copydet.engines import local
+from copydet.evaluation.population import AskedAbout, Population, make_population, number_of
+from copydet.evaluation.vectors import nearest
 from copydet.images.sources import list_images
+from copydet.matching import MatchOptions, OpenDescriptor, References, find_pairs, open_descriptor, open_local
 from copydet.progress import Progress, Silent, show
-from copydet.records import Image, Pixels, Vectors
-from copydet.search.score_norm import background_similarity
+from copydet.records import Vectors
+from copydet.shards.shard import open_shard
 
-_DETAIL, _SHORT_EDGE = 1.5, 96  # pictures are edited at 1.5 times the descriptor's size: a crop keeps some detail
-_BLOCK = 64  # images in memory while they are edited
 _IN_BANK = 0.97  # the bank is stored in 8 bits and was decoded at another size: the same image comes out below 1
-_THUMBNAIL = 24
-_SAME_CORRELATION, _SAME_DIFFERENCE = 0.95, 12.0  # of thumbnails; grey levels
-_FEWEST = 20
+_ASKED_AGAIN = 3  # one query in so many is asked without pixels, too
+_FOLDS = 5
+_BINS = 10
+_LEAST_SCORE = 0.01  # below, reliability is not measured: most pairs are there, and all are told apart
 
 
 @dataclass(frozen=True)
 class CalibrationPairs:
-    """Candidate pairs; all arrays [pairs]. `strength` names the copy's, "" for a query without a copy.
+    """Candidate pairs of labelled queries; all [pairs]. `query` numbers their queries.
 
-    `missed` counts copies whose reference was not among the candidates, `left_out` pairs that were nearly the same
-    picture. `references` and `queries` count what was searched.
+    `numbers.compared` is 0 for pairs of the queries that were asked without pixels, which are marked in `blind`.
+    `missed` counts copies whose reference was not proposed, `left_out` pairs of nearly the same picture.
     """
 
-    similarity: NDArray[np.float32]
-    normalised_similarity: NDArray[np.float32]
+    numbers: tuple[PairNumbers, ...]
+    similarity: NDArray[np.float64]
+    normalised_similarity: NDArray[np.float64]
     is_copy: NDArray[np.bool_]
-    strength: tuple[str, ...]
+    query: NDArray[np.int64]
+    blind: NDArray[np.bool_]
     references: int
     queries: int
-    neighbours: int
     missed: int
     left_out: int
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """The images and all queries made from them: query i is image `parent[i]`, edited in `strength[i]` ("": not)."""
-
-    vectors: Vectors
-    thumbnails: NDArray[np.float32]
-    is_reference: NDArray[np.bool_]
-    query_vectors: Vectors
-    parent: NDArray[np.int64]
-    strength: tuple[str, ...]
 
 
 def calibrate_descriptor(
@@ -85,28 +65,21 @@ def calibrate_descriptor(
     sources: Sequence[str],
     *,
     seed: int = 0,
-    images: int = 2000,
+    images: int = 1000,
     device: str = "auto",
 ) -> Calibration:
     """Calibrate the descriptor in `folder` on `images` images of `sources`, and write its calibration.json.
 
-    Raises UsageError when the sources have too few images that are not in the descriptor's bank.
+    Raises UsageError when the sources have too few images.
     """
-    descriptor = load_descriptor(str(folder))
-    runtime = open_runtime(descriptor, device)
+    opened = open_descriptor(load_descriptor(str(folder)), device)
     with show("calibrating", images) as progress:
-        pairs = make_pairs(runtime, load_bank(descriptor), sources, seed=seed, images=images, progress=progress)
+        pairs = make_pairs(opened, sources, seed=seed, images=images, progress=progress)
         progress.note(
             f"{len(pairs.is_copy):,} pairs, {int(pairs.is_copy.sum()):,} of them copies; {pairs.missed:,} copies were "
             f"not found, {pairs.left_out:,} pairs left out as nearly the same picture"
         )
-    calibration = fit(
-        pairs.similarity,
-        pairs.normalised_similarity,
-        pairs.is_copy,
-        population=population(pairs, sources),
-        seed=seed,
-    )
+    calibration = fit_pairs(pairs, population=population(pairs, sources), seed=seed)
     write_calibration(calibration, Path(folder) / "calibration.json")
     return calibration
 
@@ -114,167 +87,165 @@ def calibrate_descriptor(
 def population(pairs: CalibrationPairs, sources: Sequence[str]) -> str:
     """The words that say what the calibration's probabilities are shares of."""
     return (
-        f"pairs that a search of {pairs.references:,} references proposes ({pairs.neighbours} for each query), for "
-        f"{pairs.queries:,} queries of which half are copies of one of them, edited in equal parts easy, medium, hard "
-        f"and extreme; images of {', '.join(Path(source).name for source in sources)}"
+        f"pairs that a search of {pairs.references:,} references proposes for {pairs.queries:,} queries, of which "
+        "somewhat more than half are copies of one of them, edited in equal parts easy, medium, hard and extreme, and "
+        f"a fifth look-alikes; images of {', '.join(Path(source).name for source in sources)}"
     )
 
 
 def make_pairs(
-    runtime: Runtime,
-    bank: Bank | None,
+    opened: OpenDescriptor,
     sources: Sequence[str],
     *,
     seed: int = 0,
-    images: int = 2000,
-    neighbours: int = 10,
+    images: int = 1000,
     progress: Progress | None = None,
 ) -> CalibrationPairs:
-    """Draw labelled pairs from `images` images of the sources: see the module. The same for the same seed.
+    """Labelled pairs from `images` images of the sources: see the module. The same for the same seed.
 
-    Raises UsageError when the sources have too few images that are not in the bank.
+    Raises UsageError when the sources have too few images.
     """
-    chosen = choose_images(list_images(sources), images)
-    drawn = _outside_bank(_draw(runtime, chosen, seed, progress or Silent()), bank)
-    if len(drawn.vectors) < _FEWEST:
-        raise UsageError(
-            f"{', '.join(sources)}: {len(drawn.vectors)} images that can be described and are not in the background "
-            f"bank; calibration needs at least {_FEWEST}, better 2,000"
+    progress = progress or Silent()
+    with tempfile.TemporaryDirectory(prefix="copydet-calibrate-") as name:
+        folder = Path(name)
+        made = make_population(
+            opened.runtime, list_images(sources), folder, images=images, seed=seed, progress=progress
         )
-    return _search(drawn, bank, neighbours)
+        opened = replace(opened, bank=outside(made.vectors, opened.bank))
+        references = _index(folder / "index", made.references, opened)
+        asked = _ask(made, made.queries, references, opened, progress)
+        shutil.rmtree(made.references)
+        again = _ask(made, made.queries[::_ASKED_AGAIN], references, opened, progress)
+    return _joined(made, asked, again)
 
 
-def choose_images(images: Iterable[Image], count: int) -> list[Image]:
-    """The `count` images with the highest `share_of`, in the order of the source: far from any bank's."""
-    numbered = ((share_of(image.image_id), -place, image) for place, image in enumerate(images))
-    kept = heapq.nlargest(count, numbered, key=lambda entry: entry[:2])
-    return [image for _, _, image in sorted(kept, key=lambda entry: -entry[1])]
+def outside(vectors: Vectors, bank: Bank | None) -> Bank | None:
+    """The bank without the images that `vectors` [n, dimension] describe."""
+    if bank is None or not len(bank.vectors):
+        return bank
+    _, similarity = nearest(bank.vectors.astype(np.float32), vectors, 1)
+    return Bank(bank.vectors[similarity[:, 0] < _IN_BANK], bank.hash)
 
 
-def _draw(runtime: Runtime, images: Sequence[Image], seed: int, progress: Progress) -> _Drawn:
-    """Describe the images and their edited copies, block by block. An image that cannot be decoded is left out."""
-    vectors = [np.zeros((0, runtime.descriptor.dimension), np.float32)]
-    query_vectors = list(vectors)
-    thumbnails = [np.zeros((0, _THUMBNAIL**2 * 3), np.float32)]
-    parent: list[int] = []
-    strength: list[str] = []
-    done = 0
-    with ThreadPoolExecutor(usable_cpus()) as pool:
-        for block in _blocks(images, _short_edge(runtime), progress):
-            make = partial(_copies, block, first=done, seed=seed)
-            copies = list(pool.map(make, range(len(block))))
-            vectors.append(_describe(runtime, block))
-            thumbnails.append(np.stack([_thumbnail(pixels) for pixels in block]))
-            query_vectors.append(_describe(runtime, [pixels for made in copies for pixels in made]))
-            for _ in block:
-                strength += _strengths(done)
-                parent += [done] * len(_strengths(done))
-                done += 1
-    return _Drawn(
-        np.concatenate(vectors),
-        np.concatenate(thumbnails),
-        np.arange(done) % 2 == 0,
-        np.concatenate(query_vectors),
-        np.asarray(parent, np.int64),
-        tuple(strength),
-    )
+def _index(folder: Path, images: Path, opened: OpenDescriptor) -> References:
+    descriptor = opened.descriptor
+    snapshot = local.build(folder, [str(images)], descriptor, None, opened.runtime)
+    shards = tuple(open_shard(folder, entry, descriptor.dimension) for entry in snapshot.shards)
+    nprobe, candidates = snapshot.recipe.get("nprobe", 0), snapshot.recipe.get("candidates", 0)
+    return References(shards, open_local(shards), (None,) * len(shards), nprobe, candidates)
 
 
-def _copies(block: Sequence[Pixels], place: int, *, first: int, seed: int) -> list[Pixels]:
-    """The queries made from image `place` of a block whose first image is number `first`."""
-    rng = np.random.default_rng([seed, first + place])
-    others = [block[i] for i in rng.choice(len(block), min(6, len(block)), replace=False) if i != place]
-    pixels = block[place]
-    return [edit_image(pixels, name, rng, others).pixels if name else pixels for name in _strengths(first + place)]
+@dataclass(frozen=True)
+class _Labelled:
+    """`is_copy` None: nearly the same picture without being a copy."""
+
+    numbers: PairNumbers
+    similarity: float
+    normalised_similarity: float
+    query: int
+    is_copy: bool | None
 
 
-def _strengths(number: int) -> tuple[str, ...]:
-    """How image `number` is asked about: references (even) in every strength, others once as they are ("")."""
-    if number % 2 == 0:
-        return STRENGTHS
-    left_out = (number // 2) % len(STRENGTHS)
-    return ("", *(name for place, name in enumerate(STRENGTHS) if place != left_out))
+def _ask(
+    made: Population,
+    queries: Sequence[AskedAbout],
+    references: References,
+    opened: OpenDescriptor,
+    progress: Progress,
+) -> list[_Labelled]:
+    labelled = []
+    results = find_pairs([each.image for each in queries], references, opened, MatchOptions(), progress)
+    for asked, (row, pairs) in zip(queries, results, strict=True):
+        for pair in pairs:
+            reference = number_of(pair.reference.image_id)
+            is_copy: bool | None = asked.is_copy and reference == asked.parent
+            if not is_copy and made.nearly_same(asked.parent, reference):
+                is_copy = None
+            seen = pair.similarity, pair.normalised_similarity
+            labelled.append(_Labelled(pair.numbers, *seen, int(row.image_id), is_copy))
+    return labelled
 
 
-def _short_edge(runtime: Runtime) -> int:
-    return max(round(runtime.descriptor.resize.size * _DETAIL), _SHORT_EDGE)
-
-
-def _blocks(images: Sequence[Image], short_edge: int, progress: Progress) -> Iterator[tuple[Pixels, ...]]:
-    for batch in load(images, Resize("short_edge", short_edge), batch_size=_BLOCK, workers=usable_cpus()):
-        for row in batch.rows:
-            if row.status != "ok":
-                progress.note(f"not used: {row.image_id}: {row.message}")
-        if batch.pixels:
-            yield batch.pixels
-        progress.advance(len(batch.rows))
-
-
-def _describe(runtime: Runtime, pixels: Sequence[Pixels]) -> Vectors:
-    return runtime.describe([resize_pixels(each, runtime.descriptor.resize) for each in pixels])
-
-
-def _thumbnail(pixels: Pixels) -> NDArray[np.float32]:
-    return np.asarray(resize_pixels(pixels, Resize("square", _THUMBNAIL)), np.float32).ravel()
-
-
-def _outside_bank(drawn: _Drawn, bank: Bank | None) -> _Drawn:
-    """Without the images that the bank holds."""
-    if bank is None or not len(bank.vectors) or not len(drawn.vectors):
-        return drawn
-    _, similarity = nearest(drawn.vectors, bank.vectors.astype(np.float32), 1)
-    kept = similarity[:, 0] < _IN_BANK
-    asked = kept[drawn.parent]
-    return _Drawn(
-        drawn.vectors[kept],
-        drawn.thumbnails[kept],
-        drawn.is_reference[kept],
-        drawn.query_vectors[asked],
-        (np.cumsum(kept) - 1)[drawn.parent[asked]],
-        tuple(name for name, ok in zip(drawn.strength, asked.tolist(), strict=True) if ok),
-    )
-
-
-def _search(drawn: _Drawn, bank: Bank | None, neighbours: int) -> CalibrationPairs:
-    """Search all queries among the references and label what is found."""
-    references = np.flatnonzero(drawn.is_reference)
-    rows, similarity = nearest(drawn.query_vectors, drawn.vectors[references], neighbours)
-    query, place = np.nonzero(rows >= 0)
-    parent, found = drawn.parent[query], references[rows[query, place]]
-    is_copy = parent == found
-    left_out = ~is_copy & same_picture(drawn.thumbnails, drawn.thumbnails[references])[parent, rows[query, place]]
-    kept = np.flatnonzero(~left_out)
-    background = background_similarity(drawn.query_vectors, bank)
-    plain = similarity[query, place][kept].astype(np.float32)
-    copies_asked = int(drawn.is_reference[drawn.parent].sum())
+def _joined(made: Population, asked: Sequence[_Labelled], again: Sequence[_Labelled]) -> CalibrationPairs:
+    kept = [each for each in (*asked, *again) if each.is_copy is not None]
+    blind = [number >= sum(each.is_copy is not None for each in asked) for number in range(len(kept))]
+    found = sum(bool(each.is_copy) for each in asked)
     return CalibrationPairs(
-        similarity=plain,
-        normalised_similarity=plain - background[query[kept]],
-        is_copy=is_copy[kept],
-        strength=tuple(drawn.strength[i] if drawn.is_reference[drawn.parent[i]] else "" for i in query[kept].tolist()),
-        references=len(references),
-        queries=len(drawn.query_vectors),
-        neighbours=neighbours,
-        missed=copies_asked - int(is_copy.sum()),
-        left_out=int(left_out.sum()),
+        numbers=tuple(each.numbers for each in kept),
+        similarity=np.array([each.similarity for each in kept]),
+        normalised_similarity=np.array([each.normalised_similarity for each in kept]),
+        is_copy=np.array([bool(each.is_copy) for each in kept]),
+        query=np.array([each.query for each in kept]),
+        blind=np.array(blind, bool),
+        references=made.reference_count,
+        queries=len(made.queries),
+        missed=sum(each.is_copy for each in made.queries) - found,
+        left_out=sum(each.is_copy is None for each in asked),
     )
 
 
-def same_picture(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """bool [n, m]: which thumbnails, float32 [n, size * size * 3] and [m, ...], show nearly the same picture.
+def fit_pairs(pairs: CalibrationPairs, *, population: str, seed: int | None = None) -> Calibration:
+    """Both models of a calibration. Raises UsageError as `fit` does."""
+    seen = ~pairs.blind
+    calibration = fit(
+        pairs.similarity[seen],
+        pairs.normalised_similarity[seen],
+        pairs.is_copy[seen],
+        population=population,
+        seed=seed,
+    )
+    held_out = held_out_scores(pairs)
+    rows = np.flatnonzero(seen)
+    error, table = reliability(held_out[rows], pairs.is_copy[rows])
+    models = _fit_models(pairs, np.ones(len(seen), bool))
+    return replace(
+        calibration,
+        verified=replace(
+            models,
+            thresholds=find_thresholds(held_out[rows], pairs.is_copy[rows]),
+            population=population,
+            pairs=len(rows),
+            copies=int(pairs.is_copy[rows].sum()),
+            calibration_error=error,
+            reliability=table,
+            seed=seed,
+        ),
+    )
 
-    They correlate, mirrored or not, and differ by few grey levels.
+
+def held_out_scores(pairs: CalibrationPairs) -> NDArray[np.float64]:
+    """The score of each pair by models that were fitted without its query and a fifth of all queries, [pairs].
+
+    Thresholds and reliability come from these: the model's own pairs would flatter it.
     """
-    same = np.zeros((len(first), len(second)), bool)
-    square = second.reshape(len(second), _THUMBNAIL, _THUMBNAIL, 3)
-    for shown in (second, np.ascontiguousarray(square[:, :, ::-1]).reshape(second.shape)):
-        alike = np.argwhere(_standardised(first) @ _standardised(shown).T >= _SAME_CORRELATION)
-        for i, j in alike.tolist():
-            same[i, j] |= bool(np.abs(first[i] - shown[j]).mean() <= _SAME_DIFFERENCE)
-    return same
+    fold = np.random.default_rng(0).permutation(int(pairs.query.max()) + 1)[pairs.query] % _FOLDS
+    scores = np.zeros(len(fold))
+    for number in range(_FOLDS):
+        models, rows = _fit_models(pairs, fold != number), np.flatnonzero(fold == number)
+        scores[rows] = probability(models.logit([pairs.numbers[row] for row in rows.tolist()]))
+    return scores
 
 
-def _standardised(thumbnails: NDArray[np.float32]) -> NDArray[np.float32]:
-    centred = thumbnails - thumbnails.mean(axis=1, keepdims=True)
-    length = np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
-    return np.asarray(centred / length, np.float32)
+def _fit_models(pairs: CalibrationPairs, used: NDArray[np.bool_]) -> VerifiedCalibration:
+    def model(names: tuple[str, ...], rows: NDArray[np.bool_]) -> VerifiedModel:
+        numbers = [pairs.numbers[row] for row in np.flatnonzero(rows).tolist()]
+        return fit_verified(numbers, pairs.is_copy[rows], names)
+
+    sighted, blind = model(NUMBERS + PIXEL_NUMBERS, used & ~pairs.blind), model(NUMBERS, used & pairs.blind)
+    return VerifiedCalibration(sighted, blind, thresholds={}, population="", pairs=0, copies=0)
+
+
+def reliability(
+    score: NDArray[np.float64], is_copy: NDArray[np.bool_]
+) -> tuple[float | None, tuple[tuple[float, float, int], ...]]:
+    """The expected calibration error over bins of equally many pairs (Naeini et al. 2015), and (mean score, share of
+    copies, pairs) of each; of the pairs that score at least .01. None where these are fewer than the bins.
+    """
+    rows = np.flatnonzero(score >= _LEAST_SCORE)
+    if len(rows) < _BINS:
+        return None, ()
+    ordered = rows[np.argsort(score[rows], kind="stable")]
+    bins = np.array_split(ordered, _BINS)
+    table = tuple((float(score[each].mean()), float(is_copy[each].mean()), len(each)) for each in bins)
+    error = sum(abs(mean - share) * count for mean, share, count in table) / len(rows)
+    return float(error), table
