@@ -275,9 +275,7 @@ def _pairs(
         read = partial(reader.read, candidate.shard, candidate.row, reference) if reader else None
         return verify_pair(prepared[line], row, candidate, reference, read)
 
-    ids = [batch.rows[row].image_id for row in batch.ok]
-    checks = [(line, one) for line, each in enumerate(candidates) for one in each]
-    checks = [c for c in checks if (ids[c[0]], known[c[1].shard, c[1].row].image_id) not in options.ignored]
+    checks = [(line, candidate) for line, each in enumerate(candidates) for candidate in each]
     pairs: dict[int, list[Pair]] = {number: [] for number in range(len(batch.rows))}
     for (line, _), pair in zip(checks, pool.map(check, checks), strict=True):
         pairs[batch.ok[line]].append(pair)
@@ -357,7 +355,8 @@ def _results(
     pairs: Iterator[tuple[ImageRow, tuple[Pair, ...]]], opened: OpenDescriptor, options: MatchOptions, threshold: float
 ) -> Iterator[QueryResult]:
     for row, found in pairs:
-        matches = judge(row.image_id, found, opened.calibration, threshold)[: options.top_k]
+        kept = [pair for pair in found if (row.image_id, pair.reference.image_id) not in options.ignored]
+        matches = judge(row.image_id, kept, opened.calibration, threshold)[: options.top_k]
         yield QueryResult(row.image_id, row.uri, row.status, row.message, matches)
 
 

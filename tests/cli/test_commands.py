@@ -307,7 +307,7 @@ def test_what_was_reviewed_does_not_come_back(run: Run, descriptor: Path, photos
 
     ignore.write_text("other.png,coffee.png\n")
     assert "coffee.png" in proposed()
-    ignore.write_text("coffee.png,coffee.png\n")
+    ignore.write_text(f"{photos / 'coffee.png'},coffee.png\n")
     assert "coffee.png" not in proposed()
     ignore.write_text("coins.png\n")
     assert "coins.png" not in proposed()
