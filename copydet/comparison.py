@@ -19,6 +19,7 @@ from copydet.search.retrieve import exact_similarity
 from copydet.search.score_norm import background_similarity
 from copydet.verification.outline import Size
 from copydet.verification.references import FEATURES
+from copydet.verification.agreement import Picture
 from copydet.verification.verify import ReferenceSide, to_grey
 from copydet.verification.words import transform_in_words
 
@@ -106,12 +107,12 @@ def _open(query: Query, opened: OpenDescriptor) -> _Side:
     row = batch.rows[0]
     if row.status != "ok":
         raise UsageError(f"{row.uri}: {row.message}")
-    prepared, records, grey = batch.also[0]
+    prepared, records, picture = batch.also[0]
     vectors = opened.runtime.describe((batch.pixels[0], *prepared.pixels))
-    return _Side(row, prepared, vectors, ReferenceSide(records, grey, (row.width or 1, row.height or 1)))
+    return _Side(row, prepared, vectors, ReferenceSide(records, picture, (row.width or 1, row.height or 1)))
 
 
-def _both_roles(pixels: Pixels, opened: OpenDescriptor) -> tuple[PreparedQuery, np.ndarray, np.ndarray]:
+def _both_roles(pixels: Pixels, opened: OpenDescriptor) -> tuple[PreparedQuery, np.ndarray, Picture]:
     small = resize_pixels(pixels, Resize("long_edge", LOCAL_EDGE))
     return prepare(pixels, opened, MatchOptions()), describe_local(small, FEATURES), to_grey(small)
 

@@ -129,7 +129,7 @@ class PreparedQuery:
 
     @property
     def nbytes(self) -> int:
-        side = 0 if self.side is None else self.side.grey.nbytes + self.side.features.nbytes
+        side = 0 if self.side is None else self.side.nbytes
         return side + sum(each.nbytes for each in self.pixels)
 
 
@@ -318,16 +318,16 @@ def verify_pair(
     if read is not None and query.side is not None:
         evidence = verify(query.side, read(), view.to_whole, query.sizes[candidate.view])
         if evidence is not None:
-            transform = _full_size(evidence, query.side.grey.shape, row, reference)
+            transform = _full_size(evidence, query.side.picture.size, row, reference)
     plain, normalised = candidate.similarity, candidate.normalised
     numbers = pair_numbers(plain, normalised - view.cost, candidate.votes, evidence)
     return Pair(reference, plain, normalised, view.name, read is not None, evidence, numbers, transform)
 
 
-def _full_size(evidence: Evidence, seen: tuple[int, ...], query: ImageRow, reference: ImageRow) -> tuple[float, ...]:
-    """The transform between the originals, of which the query was `seen` at [height, width]."""
+def _full_size(evidence: Evidence, seen: Size, query: ImageRow, reference: ImageRow) -> tuple[float, ...]:
+    """The transform between the originals, of which the query was `seen` at another size."""
     sizes = [(row.width or 1, row.height or 1) for row in (query, reference)]
-    matrix = at_sizes(evidence.matrix, ((seen[1], seen[0]), sizes[0]), (evidence.reference_size, sizes[1]))
+    matrix = at_sizes(evidence.matrix, (seen, sizes[0]), (evidence.reference_size, sizes[1]))
     return tuple(float(number) for number in (matrix / matrix[2, 2]).ravel())
 
 

@@ -2,11 +2,13 @@
 
 Both are drawn on one canvas that holds what they share, at no finer detail than the coarser of them has. Each block
 with some texture is compared by normalised correlation, at the best of a few shifts: the transform is off by a little,
-and so is what bent the copy. The shifts of the blocks that agree then mend the transform, and the second look counts.
-Signs are ignored: a negative is a copy.
+and so is what bent the copy. The shifts of the blocks that agree mend the transform. A coarse look comes first: it
+mends what is far off, and ends the matter for most candidates, which agree nowhere. Signs are ignored: a negative is a
+copy.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -15,27 +17,35 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from copydet.verification.outline import Matrix, apply, frame, polygon_area, shared_area
+from copydet.verification.part import Part, find_part
 
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
-_CANVAS = 128  # pixels, the longer side
+_COARSE, _FINE = 64, 128  # pixels, the canvas' longer side
 _LEAST_CANVAS = 24
 _BLOCK, _STEP = 16, 8  # pixels; a block is two steps a side
-_SHIFT, _SECOND_SHIFT = 3, 2  # pixels that a block may be off, and may still be once the transform is mended
+_REACH = 2  # pixels that a block may be off
+_STEPS = 2 * _REACH + 1
 _TEXTURE = 16.0  # variance in squared grey levels: with less a block says nothing
 _AGREES = 0.7
+_WORTH_A_LOOK = 0.15  # share of the blocks that agree coarsely; with less no fine look is taken
 _AS_GOOD = 0.01  # a mended transform is believed where blocks agree as well as before, for they may move less
 MOST_BEND = 3.0
+_STRAIGHT = 0.7  # bend that a part may have
 _FEWEST_BLOCKS, _FEWEST_TO_BEND = 4, 6
+_LITTLE = 1e-6 * np.eye(3)  # where centres lie in a line
 _NOTHING_VISIBLE = 64.0  # square pixels of either picture
 
 
 @dataclass(frozen=True)
 class Agreement:
     """`median` correlation of the textured blocks in [0, 1], `share` of them that agree, `blocks` their number,
-    `textured` the share of the overlap that they cover; `matrix`: query -> reference pixels, mended; `bend`: how
-    far, in canvas pixels, the blocks that agree are from where one affinity has them: parallax bends, edits hardly do.
+    `textured` the share of what is seen that they cover, `bend`: how far, in canvas pixels, the blocks that agree are
+    from where one affinity has them: parallax bends, edits hardly do. All are of `part`, the box in pixels of the
+    reference that holds what agrees; None: all that overlaps. `everywhere`: the share that agrees of all blocks.
+    `matrix`: query -> reference pixels, mended.
 
     Where there is nothing to compare: all 0, the matrix as it was, and the most bend.
     """
@@ -46,93 +56,155 @@ class Agreement:
     textured: float
     matrix: Matrix
     bend: float = MOST_BEND
+    everywhere: float = 0.0
+    part: Box | None = None
 
 
-def measure_agreement(query: Grey, reference: Grey, matrix: Matrix) -> Agreement:
-    """Compare two pictures, uint8 [h, w], where `matrix` (query -> reference pixels) lets them overlap."""
-    first = _measure(query, reference, matrix, _SHIFT)
-    if first.blocks < _FEWEST_BLOCKS or first.matrix is matrix:
-        return first
-    second = _measure(query, reference, first.matrix, _SECOND_SHIFT)
-    if second.median > first.median - _AS_GOOD:
-        return replace(second, matrix=first.matrix)
-    return replace(first, matrix=matrix)
+@dataclass(frozen=True)
+class Picture:
+    """A picture uint8 [h, w], and what it looks like at half its size and at half of that."""
+
+    grey: Grey
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.grey.shape[1], self.grey.shape[0]
+
+    @cached_property
+    def half(self) -> "Picture":
+        size = max(self.size[0] // 2, 1), max(self.size[1] // 2, 1)
+        return Picture(cv2.resize(self.grey, size, interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
 
 
-def _measure(query: Grey, reference: Grey, matrix: Matrix, reach: int) -> Agreement:
+def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, *, in_part: bool = False) -> Agreement:
+    """Compare two pictures where `matrix` (query -> reference pixels) lets them overlap.
+
+    `in_part`: they may agree in a part of that alone. Without other evidence that would be believed too often: some
+    rectangle agrees by chance in half of all pairs.
+    """
+    coarse = _measure(query, reference, matrix, _COARSE, False)
+    if coarse.everywhere < _WORTH_A_LOOK:
+        return replace(coarse, matrix=matrix)
+    fine = _measure(query, reference, coarse.matrix, _FINE, in_part)
+    if coarse.matrix is not matrix and fine.median < coarse.median - _AS_GOOD:
+        unmended = _measure(query, reference, matrix, _FINE, in_part)
+        if unmended.median > fine.median:
+            return replace(unmended, matrix=matrix)
+    return replace(fine, matrix=coarse.matrix)
+
+
+def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, in_part: bool) -> Agreement:
     nothing = Agreement(0.0, 0.0, 0, 0.0, matrix)
-    in_query, in_reference = shared_area(matrix, query.shape[::-1], reference.shape[::-1])
+    in_query, in_reference = shared_area(matrix, query.size, reference.size)
     areas = polygon_area(in_query), polygon_area(in_reference)
     if min(areas) < _NOTHING_VISIBLE:
         return nothing
     low, high = in_reference.min(axis=0), in_reference.max(axis=0)
     # Detail of the coarser picture: a canvas pixel is at least a pixel of both.
     finest = min(1.0, float(np.sqrt(areas[0] / areas[1]))) * 1.5
-    scale = min(_CANVAS / float((high - low).max()), finest)
+    scale = min(longer / float((high - low).max()), finest)
     width, height = (int(side) for side in np.maximum(np.ceil((high - low) * scale), 1))
     if min(width, height) < _LEAST_CANVAS:
         scale *= _LEAST_CANVAS / min(width, height)
-        width, height = (int(min(side, 2 * _CANVAS)) for side in np.ceil((high - low) * scale))
-    to_canvas = np.array([[scale, 0, -low[0] * scale], [0, scale, -low[1] * scale], [0, 0, 1]])
-    one, seen_one = _draw(reference, to_canvas, (width, height))
-    other, seen_other = _draw(query, to_canvas @ matrix, (width, height))
-    found = _correlate(one, other, seen_one & seen_other, reach)
-    if found is None:
+        width, height = (int(min(side, 2 * longer)) for side in np.ceil((high - low) * scale))
+    if min(width, height) < _BLOCK:
         return nothing
-    best, shift, centre, textured = found
-    agrees = best > _AGREES
-    centre, shift = centre[agrees], shift[agrees]
-    mended = _mend(centre, shift, to_canvas, matrix)
-    bend = _bend(centre, shift)
-    return Agreement(float(np.median(best)), float(agrees.mean()), len(best), textured, mended, bend)
+    to_canvas = np.array([[scale, 0, -low[0] * scale], [0, scale, -low[1] * scale], [0, 0, 1]])
+    one, other = _draw(reference, to_canvas, (width, height)), _draw(query, to_canvas @ matrix, (width, height))
+    seen = np.zeros((height, width), np.float32)
+    cv2.fillConvexPoly(seen, np.rint(apply(to_canvas, in_reference)).astype(np.int32), 1.0)
+    found = _correlate(one, other, seen)
+    return nothing if found is None else _summed_up(found, to_canvas, (width, height), matrix, in_part)
 
 
-def _draw(picture: Grey, to_canvas: Matrix, size: tuple[int, int]) -> tuple[Floats, NDArray[np.bool_]]:
-    """The picture on the canvas, halved first where it would be drawn at less than half its size; and where it is."""
-    height, width = picture.shape
-    corners = apply(to_canvas, frame((width, height))).astype(np.float32)
-    shrink = np.sqrt(max(cv2.contourArea(corners), 1e-9) / (width * height))
-    while shrink < 0.6 and min(picture.shape) > 8:
-        half = (max(picture.shape[1] // 2, 1), max(picture.shape[0] // 2, 1))
-        across, down = picture.shape[1] / half[0], picture.shape[0] / half[1]
-        picture = cv2.resize(picture, half, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+def _draw(picture: Picture, to_canvas: Matrix, size: tuple[int, int]) -> Floats:
+    """The picture on the canvas, halved first where it would be drawn at less than half its size."""
+    corners = apply(to_canvas, frame(picture.size))
+    shrink = (max(polygon_area(corners), 1e-9) / (picture.size[0] * picture.size[1])) ** 0.5
+    while shrink < 0.6 and min(picture.size) > 8:
+        half = picture.half
+        across, down = picture.size[0] / half.size[0], picture.size[1] / half.size[1]
         grow = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
-        to_canvas, shrink = to_canvas @ grow, shrink * 2
-    drawn: Any = cv2.warpPerspective(picture, to_canvas, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    inside: Any = cv2.warpPerspective(np.ones_like(picture), to_canvas, size, flags=cv2.INTER_NEAREST)
-    return drawn.astype(np.float32), inside > 0
+        picture, to_canvas, shrink = half, to_canvas @ grow, shrink * 2
+    drawn: Any = cv2.warpPerspective(
+        picture.grey, to_canvas, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return drawn.astype(np.float32)  # type: ignore[no-any-return]
 
 
-def _correlate(
-    one: Floats, other: Floats, seen: NDArray[np.bool_], reach: int
-) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64], float] | None:
-    """For each textured block: best correlation [n], the shift of at most `reach` that gave it [n, 2], its centre
-    [n, 2]; and which share of the seen blocks are textured. None without a textured block.
+@dataclass(frozen=True)
+class _Blocks:
+    """The textured blocks: `row` and `column` in a `grid`, `best` correlation, `shift` [n, 2] that gave it; `seen`
+    counts blocks with and without texture.
     """
+
+    row: NDArray[np.intp]
+    column: NDArray[np.intp]
+    best: Floats
+    shift: NDArray[np.float64]
+    grid: tuple[int, int]
+    seen: int
+
+
+def _correlate(one: Floats, other: Floats, seen: Floats) -> _Blocks | None:
+    """Compare the blocks that are `seen` (1, else 0) and textured in `one`; None where there are none."""
     level = np.float32(one.mean())  # sums of small squares lose less
     one, other = one - level, other - level
-    rows, columns = one.shape[0] // _STEP, one.shape[1] // _STEP
-    height, width = rows * _STEP, columns * _STEP
-    one, whole = one[:height, :width], _block_means(seen[:height, :width].astype(np.float32)[None])[0] > 0.9
+    height, width = (side // _STEP * _STEP for side in one.shape)
+    one = one[:height, :width]
+    whole = _block_means(seen[None, :height, :width])[0] > 0.9
     mean, square = _block_means(np.stack([one, one * one]))
     variance = square - mean * mean
-    textured = whole & (variance > _TEXTURE)
-    if not textured.any():
+    row, column = np.nonzero(whole & (variance > _TEXTURE))
+    if not len(row):
         return None
-    padded: Any = cv2.copyMakeBorder(other, reach, reach, reach, reach, cv2.BORDER_REPLICATE)
-    steps = 2 * reach + 1
+    padded: Any = cv2.copyMakeBorder(other, _REACH, _REACH, _REACH, _REACH, cv2.BORDER_REPLICATE)
     moved = sliding_window_view(padded, other.shape)[:, :, :height, :width]  # [steps, steps, height, width]
     products = np.multiply(moved, one, order="C").reshape(-1, height, width)
-    product = _block_means(products)[:, textured]
-    mean_there = _moved_means(padded, steps)[:, textured]
-    square_there = _moved_means(padded * padded, steps)[:, textured]
-    variance_there = square_there - mean_there * mean_there
-    value = np.abs(product - mean[textured] * mean_there)
-    value /= np.sqrt(np.maximum(variance[textured] * variance_there, 1e-6))
+    product = _block_means(products)[:, row, column]
+    mean_there = _moved_means(padded)[:, row, column]
+    variance_there = _moved_means(padded * padded)[:, row, column] - mean_there * mean_there
+    value = np.abs(product - mean[row, column] * mean_there)
+    value /= np.sqrt(np.maximum(variance[row, column] * variance_there, 1e-6))
     value[variance_there <= _TEXTURE / 4] = 0
-    best, shift = _peak(value.reshape(steps, steps, -1))
-    centre = (np.argwhere(textured)[:, ::-1].astype(np.float64) + 1) * _STEP
-    return best, shift, centre, float(textured.sum() / whole.sum())
+    best, shift = _peak(value.reshape(_STEPS, _STEPS, -1))
+    return _Blocks(row, column, best, shift, whole.shape, int(whole.sum()))
+
+
+def _summed_up(
+    blocks: _Blocks, to_canvas: Matrix, canvas: tuple[int, int], matrix: Matrix, in_part: bool
+) -> Agreement:
+    agrees = blocks.best > _AGREES
+    centre = np.stack([blocks.column + 1.0, blocks.row + 1.0], axis=1)[agrees] * _STEP
+    rows, columns = blocks.grid
+    everything = Part(0, rows, 0, columns)
+    part = find_part(blocks.row, blocks.column, agrees, blocks.grid) if in_part else everything
+    inside = part.holds(blocks.row, blocks.column)
+    bend = _bend(centre[inside[agrees]], blocks.shift[agrees & inside])
+    if part != everything and bend > _STRAIGHT:
+        return _summed_up(blocks, to_canvas, canvas, matrix, False)
+    room = blocks.seen * (part.bottom - part.top) * (part.right - part.left) / (rows * columns)
+    return Agreement(
+        median=float(np.median(blocks.best[inside])),
+        share=float(agrees[inside].mean()),
+        blocks=int(inside.sum()),
+        textured=min(float(inside.sum() / max(room, 1)), 1.0),
+        matrix=_mend(centre, blocks.shift[agrees], to_canvas, matrix),
+        bend=bend,
+        everywhere=float(agrees.mean()),
+        part=None if part == everything else _box(part, blocks.grid, to_canvas, canvas),
+    )
+
+
+def _box(part: Part, grid: tuple[int, int], to_canvas: Matrix, canvas: tuple[int, int]) -> Box:
+    """A part in pixels of the reference; the grid's outermost blocks reach to the canvas' edge."""
+    (rows, columns), (width, height) = grid, canvas
+    left, right = part.left * _STEP, width if part.right == columns else (part.right + 1) * _STEP
+    top, bottom = part.top * _STEP, height if part.bottom == rows else (part.bottom + 1) * _STEP
+    corners = apply(np.linalg.inv(to_canvas), np.array([[left - 0.5, top - 0.5], [right - 0.5, bottom - 0.5]]))
+    (x, y), (far_x, far_y) = corners.tolist()
+    return x, y, far_x, far_y
 
 
 def _block_means(images: Floats) -> Floats:
@@ -146,13 +218,13 @@ def _block_means(images: Floats) -> Floats:
     return np.multiply(pairs, 0.25, dtype=np.float32)
 
 
-def _moved_means(padded: Floats, steps: int) -> Floats:
-    """Means of the blocks of an image padded for `steps` shifts in each direction: [steps * steps, rows, columns]."""
+def _moved_means(padded: Floats) -> Floats:
+    """Means of the blocks of a padded image at each of the shifts: [_STEPS * _STEPS, rows, columns]."""
     means: Any = cv2.blur(padded, (_BLOCK, _BLOCK), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
     inside = means[: padded.shape[0] - _BLOCK + 1, : padded.shape[1] - _BLOCK + 1]
-    shape = (inside.shape[0] - steps + 1, inside.shape[1] - steps + 1)
+    shape = (inside.shape[0] - _STEPS + 1, inside.shape[1] - _STEPS + 1)
     moved: Any = sliding_window_view(inside, shape)[:, :, ::_STEP, ::_STEP]
-    flat: Floats = moved.reshape(steps * steps, *moved.shape[2:])
+    flat: Floats = moved.reshape(_STEPS * _STEPS, *moved.shape[2:])
     return flat
 
 
@@ -176,12 +248,13 @@ def _bend(centre: NDArray[np.float64], shift: NDArray[np.float64]) -> float:
     """Mean distance of the shifts from one affinity of the centres, both [n, 2]; to it, outliers matter little."""
     if len(centre) < _FEWEST_TO_BEND:
         return MOST_BEND
-    terms = np.column_stack([np.ones(len(centre)), (centre - centre.mean(axis=0)) / _CANVAS])
-    weight = np.ones((len(centre), 1))
+    terms = np.column_stack([np.ones(len(centre)), (centre - centre.mean(axis=0)) / _FINE])
+    weight = np.ones(len(centre))
     for _ in range(4):
-        left = shift - terms @ np.linalg.lstsq(terms * weight, shift * weight, rcond=None)[0]
+        weighted = (terms * weight[:, None]).T
+        left = shift - terms @ np.linalg.solve(weighted @ terms + _LITTLE, weighted @ shift)
         distance = np.hypot(left[:, 0], left[:, 1])
-        weight = 1 / (distance[:, None] + 0.3)
+        weight = (distance + 0.3) ** -2
     return float(np.minimum(distance, MOST_BEND).mean())
 
 

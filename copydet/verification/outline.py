@@ -41,36 +41,77 @@ def shared_area(matrix: Matrix, query: Size, reference: Size) -> tuple[Points, P
     plane, so that a horizon inside the query does no harm (Blinn and Newell, Clipping using homogeneous coordinates,
     1978).
     """
+    width, height = reference
+    return part_shown(matrix, query, (-0.5, -0.5, width - 0.5, height - 0.5))
+
+
+def part_shown(matrix: Matrix, query: Size, box: tuple[float, float, float, float]) -> tuple[Points, Points]:
+    """As `shared_area`, of the part of the reference between left, top, right and bottom."""
     nothing = np.zeros((0, 2)), np.zeros((0, 2))
-    if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix) != 3:
+    if not is_invertible(matrix):
         return nothing
     # A homography and its negative are one; only one of them has what is seen in front of the horizon.
-    sides = [_clip(sign * matrix, query, reference) for sign in (1.0, -1.0)]
-    outline = max(sides, key=polygon_area)
-    return (outline, apply(matrix, outline)) if polygon_area(outline) > 0 else nothing
+    rows = (matrix / np.abs(matrix[2]).max()).tolist()
+    sides = [_clip([[sign * value for value in row] for row in rows], query, box) for sign in (1.0, -1.0)]
+    outline = max(sides, key=_area)
+    if _area(outline) <= 0:
+        return nothing
+    corners = np.array(outline)
+    return corners, apply(matrix, corners)
 
 
-def _clip(matrix: Matrix, query: Size, reference: Size) -> Points:
-    width, height = reference
-    x, y, w = matrix / np.abs(matrix[2]).max()
-    planes = [w - [0, 0, _LEAST_DEPTH], x + w / 2, (width - 0.5) * w - x, y + w / 2, (height - 0.5) * w - y]
-    points = frame(query)
+def is_invertible(matrix: Matrix) -> bool:
+    """Whether it is a homography: finite, and of a determinant that is no rounding error."""
+    if not np.isfinite(matrix).all():
+        return False
+    scale = np.linalg.norm(matrix, axis=1).prod()
+    return bool(abs(np.linalg.det(matrix)) > 1e-12 * scale)
+
+
+# Polygons have a handful of corners and every pair has several of them: plain numbers are ten times as fast as arrays.
+_Corner = tuple[float, float]
+
+
+def _clip(rows: list[list[float]], query: Size, box: tuple[float, float, float, float]) -> list[_Corner]:
+    left, top, right, bottom = box
+    x, y, w = rows
+    planes = (
+        (w[0], w[1], w[2] - _LEAST_DEPTH),
+        (x[0] - left * w[0], x[1] - left * w[1], x[2] - left * w[2]),
+        (right * w[0] - x[0], right * w[1] - x[1], right * w[2] - x[2]),
+        (y[0] - top * w[0], y[1] - top * w[1], y[2] - top * w[2]),
+        (bottom * w[0] - y[0], bottom * w[1] - y[1], bottom * w[2] - y[2]),
+    )
+    points: list[_Corner] = [(corner[0], corner[1]) for corner in frame(query).tolist()]
     for plane in planes:
-        points = _keep_positive(points, np.column_stack([points, np.ones(len(points))]) @ plane)
+        points = _keep_positive(points, plane)
     return points
 
 
-def _keep_positive(points: Points, values: NDArray[np.float64]) -> Points:
+def _keep_positive(points: list[_Corner], plane: tuple[float, float, float]) -> list[_Corner]:
     """Sutherland and Hodgman's step: the part of a convex polygon where a linear function is not negative."""
-    kept: list[Points] = []
-    for at in range(len(points)):
-        here, there = values[at - 1], values[at]
+    a, b, c = plane
+    values = [a * x + b * y + c for x, y in points]
+    kept: list[_Corner] = []
+    for at, there in enumerate(values):
+        here = values[at - 1]
         if (here >= 0) != (there >= 0):
             share = here / (here - there)
-            kept.append(points[at - 1] + share * (points[at] - points[at - 1]))
+            (x, y), (to_x, to_y) = points[at - 1], points[at]
+            kept.append((x + share * (to_x - x), y + share * (to_y - y)))
         if there >= 0:
             kept.append(points[at])
-    return np.array(kept, np.float64).reshape(-1, 2)
+    return kept
+
+
+def _area(points: list[_Corner]) -> float:
+    if len(points) < 3:
+        return 0.0
+    (left, top), twice = points[0], 0.0  # near the origin products lose less
+    for at, (x, y) in enumerate(points):
+        before_x, before_y = points[at - 1]
+        twice += (before_x - left) * (y - top) - (x - left) * (before_y - top)
+    return abs(twice) / 2
 
 
 def frame(size: Size) -> Points:
@@ -81,7 +122,4 @@ def frame(size: Size) -> Points:
 
 def polygon_area(points: Points) -> float:
     """The area in square pixels (shoelace formula)."""
-    if len(points) < 3:
-        return 0.0
-    x, y = (points - points.mean(0)).T
-    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
+    return _area([(corner[0], corner[1]) for corner in points.tolist()])

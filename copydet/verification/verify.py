@@ -13,36 +13,46 @@ from numpy.typing import NDArray
 
 from copydet.local_features.codes import unpack_frames
 from copydet.local_features.describe import QueryFeatures
-from copydet.verification.agreement import Agreement, Grey, measure_agreement
+from copydet.verification.agreement import Agreement, Picture, measure_agreement
 from copydet.verification.correspond import correspond
 from copydet.verification.geometry import Geometry, fit_geometry
-from copydet.verification.outline import Matrix, Size, polygon_area, shared_area
+from copydet.verification.outline import Matrix, Size, part_shown, polygon_area, shared_area
 
+_SURE_OF_A_PART = 5  # inliers from which on a part of the overlap may be all that is there
 _SURE_INLIERS = 8  # from here on features are believed, and the view is not asked
 
 
 @dataclass(frozen=True)
 class QuerySide:
-    """A query as verification sees it: its features, and its pixels in grey [h, w]."""
+    """A query as verification sees it."""
 
     features: QueryFeatures
-    grey: Grey
+    picture: Picture
+
+    @property
+    def nbytes(self) -> int:
+        return self.features.nbytes + self.picture.grey.nbytes
 
 
 @dataclass(frozen=True)
 class ReferenceSide:
-    """A reference: its stored features uint8 [n, RECORD_BYTES], its pixels in grey where they can be had, and the width
-    and height of the original.
+    """A reference: its stored features uint8 [n, RECORD_BYTES], its picture where it can be had, and the width and
+    height of the original.
     """
 
     records: NDArray[np.uint8]
-    grey: Grey | None
-    size: Size
+    picture: Picture | None
+    original: Size
+
+    @property
+    def size(self) -> Size:
+        """Of what transforms are for: the picture, or else the original."""
+        return self.original if self.picture is None else self.picture.size
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the two images share. `matrix` takes pixels of the query's grey picture to pixels of the reference's picture
+    """What the two images share. `matrix` takes pixels of the query's picture to pixels of the reference's picture
     of `reference_size`; overlaps are shares of the areas. `geometry` None: the view's own place was best.
     """
 
@@ -59,19 +69,19 @@ def verify(
 ) -> Evidence | None:
     """The best evidence that the query shows the reference, or None where nothing suggests a place for it.
 
-    `view` maps pixels of the view that found the reference, of `view_size`, to those of `query.grey`; None: none did.
+    `view` maps pixels of the view that found the reference, of `view_size`, to those of `query.picture`; None: none did.
     """
-    size = reference.size if reference.grey is None else reference.grey.shape[::-1]
+    size = reference.size
     found = correspond(query.features, reference.records)
     geometry = fit_geometry(found, unpack_frames(reference.records))
     tried = []
     if geometry is not None:
-        matrix = _from_units(size) @ geometry.matrix @ np.linalg.inv(_from_units(query.grey.shape[::-1]))
+        matrix = _from_units(size) @ geometry.matrix @ np.linalg.inv(_from_units(query.picture.size))
         tried.append(_look(query, reference, matrix, geometry))
-    if view is not None and reference.grey is not None and (geometry is None or geometry.inliers < _SURE_INLIERS):
+    if view is not None and reference.picture is not None and (geometry is None or geometry.inliers < _SURE_INLIERS):
         tried.append(_look(query, reference, _whole_of(view_size, size) @ np.linalg.inv(view), None))
     for hypothesis in sorted(tried, key=_worth, reverse=True):
-        evidence = _evidence(hypothesis, query.grey.shape[::-1], size)
+        evidence = _evidence(hypothesis, query.picture.size, size)
         if evidence is not None:
             return evidence
     return None
@@ -81,9 +91,10 @@ _Hypothesis = tuple[Matrix, Geometry | None, Agreement | None]
 
 
 def _look(query: QuerySide, reference: ReferenceSide, matrix: Matrix, geometry: Geometry | None) -> _Hypothesis:
-    if reference.grey is None:
+    if reference.picture is None:
         return matrix, geometry, None
-    agreement = measure_agreement(query.grey, reference.grey, matrix)
+    in_part = geometry is not None and geometry.inliers >= _SURE_OF_A_PART
+    agreement = measure_agreement(query.picture, reference.picture, matrix, in_part=in_part)
     return agreement.matrix, geometry, agreement
 
 
@@ -97,7 +108,10 @@ def _worth(hypothesis: _Hypothesis) -> float:
 def _evidence(hypothesis: _Hypothesis, query_size: Size, size: Size) -> Evidence | None:
     """None where the images would share nothing."""
     matrix, geometry, agreement = hypothesis
-    in_query, in_reference = shared_area(matrix, query_size, size)
+    if agreement is None or agreement.part is None:
+        in_query, in_reference = shared_area(matrix, query_size, size)
+    else:
+        in_query, in_reference = part_shown(matrix, query_size, agreement.part)
     shares = [
         min(polygon_area(area) / (width * height), 1.0)
         for area, (width, height) in ((in_query, query_size), (in_reference, size))
@@ -117,5 +131,5 @@ def _whole_of(view: Size, reference: Size) -> Matrix:
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]], np.float64)
 
 
-def to_grey(pixels: NDArray[np.uint8]) -> Grey:
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
+def to_grey(pixels: NDArray[np.uint8]) -> Picture:
+    return Picture(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ def reference_side(pixels: Pixels) -> ReferenceSide:
 def compare(query: Pixels, reference: Pixels, with_view: bool = True) -> Evidence | None:
     """Verify a pair, `with_view`: as if the whole query had found it."""
     side = query_side(query)
-    size = (side.grey.shape[1], side.grey.shape[0])
+    size = side.picture.size
     return verify(side, reference_side(reference), np.eye(3) if with_view else None, size)
 
 

@@ -6,11 +6,11 @@ import pytest
 from photos import photos
 
 from copydet.images.edits import EDITS
-from copydet.verification.agreement import MOST_BEND, Grey, measure_agreement
+from copydet.verification.agreement import MOST_BEND, Picture, measure_agreement
 from copydet.verification.verify import to_grey
 
 
-def grey(number: int) -> Grey:
+def grey(number: int) -> Picture:
     return to_grey(photos()[number])
 
 
@@ -47,36 +47,46 @@ def test_a_transform_that_is_a_little_off_is_mended(away: tuple[float, float]) -
 
 
 def test_a_scene_bent_by_parallax_is_told_from_a_copy() -> None:
-    photo = grey(0)
+    photo = grey(0).grey
     rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]].astype(np.float32)
     near = 5 * (np.sin(columns / 25) > 0).astype(np.float32)  # strips at another depth moved by five pixels
     bent = np.asarray(cv2.remap(photo, columns + near, rows, cv2.INTER_LINEAR), np.uint8)
     copy = to_grey(EDITS["jpeg"](photos()[0], 0.7, np.random.default_rng(1)).pixels)
-    assert measure_agreement(bent, photo, np.eye(3)).bend > 2 * measure_agreement(copy, photo, np.eye(3)).bend
+    there, here = (measure_agreement(each, Picture(photo), np.eye(3)) for each in (Picture(bent), copy))
+    assert there.bend > 2 * here.bend
 
 
 def test_pictures_that_hardly_overlap_or_are_flat_say_nothing() -> None:
-    photo, flat = grey(0), np.full((100, 100), 70, np.uint8)
+    photo, flat = grey(0), Picture(np.full((100, 100), 70, np.uint8))
     for query, reference, matrix in (
         (photo, photo, shifted(1000, 0)),
-        (photo, photo, shifted(photo.shape[1] - 0.1, 0)),
+        (photo, photo, shifted(photo.size[0] - 0.1, 0)),
         (photo, photo, np.zeros((3, 3))),
         (photo, flat, np.eye(3)),
         (flat, photo, np.eye(3)),
-        (flat[:1, :1], photo, np.eye(3)),
+        (Picture(flat.grey[:1, :1]), photo, np.eye(3)),
     ):
         found = measure_agreement(query, reference, matrix)
         assert found.median * found.share < 0.3
         assert found.bend == MOST_BEND
 
 
-def test_the_share_falls_with_the_area_that_another_picture_covers() -> None:
-    photo, other = grey(0), grey(1)
-    shares = []
+def test_what_another_picture_covers_is_left_out_of_the_part() -> None:
+    photo, other = grey(0).grey, np.resize(grey(1).grey, grey(0).grey.shape)
+    parts, everywhere = [], []
     for covered in (0.0, 0.3, 0.6):
         mixed = photo.copy()
         columns = int(covered * photo.shape[1])
-        mixed[:, :columns] = np.resize(other, photo.shape)[:, :columns]
-        shares.append(measure_agreement(mixed, photo, np.eye(3)).share)
-    assert shares[0] > shares[1] > shares[2]
-    assert shares[1] == pytest.approx(0.7, abs=0.15)
+        mixed[:, :columns] = other[:, :columns]
+        found = measure_agreement(Picture(mixed), Picture(photo), np.eye(3), in_part=True)
+        everywhere.append(found.everywhere)
+        parts.append(found.part)
+        assert found.share > 0.9
+        assert found.median > 0.95
+    assert parts[0] is None
+    for part, covered in zip(parts[1:], (0.3, 0.6), strict=True):
+        assert part is not None
+        assert part[0] == pytest.approx(covered * photo.shape[1], abs=0.08 * photo.shape[1])
+        assert part[2] == pytest.approx(photo.shape[1], abs=3)
+    assert everywhere[0] > everywhere[1] > everywhere[2]
+    assert everywhere[1] == pytest.approx(0.7, abs=0.15)

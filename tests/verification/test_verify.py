@@ -69,7 +69,7 @@ def test_other_pictures_are_not_taken_for_copies() -> None:
     for number, photo in enumerate(photos()):
         query = query_side(photo)
         for other, reference in enumerate(references):
-            assert is_sure(verify(query, reference, np.eye(3), query.grey.shape[::-1])) == (number == other)
+            assert is_sure(verify(query, reference, np.eye(3), query.picture.size)) == (number == other)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 2), (17, 19), (200, 300)])
@@ -85,9 +85,9 @@ def test_pictures_that_say_little_give_no_exception_and_match_no_photo(shape: tu
     strange = np.repeat(drawn.astype(np.uint8)[..., None], 3, axis=2)
     query, reference = query_side(strange), reference_side(strange)
     for other_query, other in ((query, reference_side(photos()[0])), (query_side(photos()[0]), reference)):
-        assert not is_sure(verify(other_query, other, np.eye(3), other_query.grey.shape[::-1]))
+        assert not is_sure(verify(other_query, other, np.eye(3), other_query.picture.size))
         verify(other_query, other)
-    evidence = verify(query, reference, np.eye(3), query.grey.shape[::-1])
+    evidence = verify(query, reference, np.eye(3), query.picture.size)
     if evidence is not None and evidence.agreement is not None:
         assert 0 <= evidence.agreement.median <= 1
         assert 0 <= evidence.agreement.share <= 1
