@@ -8,7 +8,7 @@ then a byte for each part of the quantiser.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,7 @@ class Codec:
     def encode(self, features: LocalFeatures) -> NDArray[np.uint8]:
         """Records uint8 [n, record_bytes] in the order of the features."""
         vectors = self.project(features.descriptors)
-        numbers = _nearest(vectors, self.lists).astype("<u2").view(np.uint8).reshape(-1, _LIST_BYTES)
+        numbers = _nearest(vectors, self._list_table).astype("<u2").view(np.uint8).reshape(-1, _LIST_BYTES)
         return np.concatenate([_pack(features.frames), numbers, self._quantise(vectors)], axis=1)
 
     def decode(self, records: NDArray[np.uint8]) -> tuple[Floats, Floats]:
@@ -58,14 +58,27 @@ class Codec:
 
     def _quantise(self, vectors: Floats) -> NDArray[np.uint8]:
         split = vectors.reshape(len(vectors), len(self.parts), self.parts.shape[2]).transpose(1, 0, 2)
-        return _nearest(split, self.parts).T.astype(np.uint8)
+        return _nearest(split, self._part_table).T.astype(np.uint8)
+
+    @cached_property
+    def _list_table(self) -> Floats:
+        return _table(self.lists)
+
+    @cached_property
+    def _part_table(self) -> Floats:
+        return _table(self.parts)
 
 
-def _nearest(vectors: Floats, centres: Floats) -> NDArray[np.intp]:
-    """Number of the nearest of the centres [..., k, d] of each vector [..., n, d], Euclidean."""
-    products: Floats = np.matmul(vectors, centres.swapaxes(-1, -2))
-    products -= (centres**2).sum(axis=-1)[..., None, :] / 2
-    numbers: NDArray[np.intp] = products.argmax(axis=-1)
+def _table(centres: Floats) -> Floats:
+    """What `_nearest` multiplies vectors with: float32 [..., d + 1, k] of centres [..., k, d]."""
+    short = (centres**2).sum(axis=-1, keepdims=True) / 2
+    return np.ascontiguousarray(np.concatenate([centres, -short], axis=-1).swapaxes(-1, -2))
+
+
+def _nearest(vectors: Floats, table: Floats) -> NDArray[np.intp]:
+    """Number of the nearest of the centres in a table of each vector [..., n, d], Euclidean."""
+    longer = np.concatenate([vectors, np.ones((*vectors.shape[:-1], 1), np.float32)], axis=-1)
+    numbers: NDArray[np.intp] = np.matmul(longer, table).argmax(axis=-1)
     return numbers
 
 

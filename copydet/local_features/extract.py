@@ -15,9 +15,10 @@ from copydet.records import Pixels
 
 DIMENSION = 128
 _BINS = 36  # of directions
-_DIRECTION_SIDE, _DIRECTION_SPACING = 15, 0.66  # samples a side; distance of two, in sigmas
-_SIDE, _SPACING = 22, 0.75  # of a described patch: 4 cells of 3 sigmas and half a cell around
-_AT_ONCE = 32  # keypoints described together: what they need stays in the processor's cache
+_DIRECTION_SIDE, _DIRECTION_SPACING = 11, 0.9  # samples a side; distance of two, in sigmas
+_PER_CELL = 3  # samples along a cell of 3 sigmas
+_SIDE, _SPACING = 5 * _PER_CELL + 2, 3 / _PER_CELL  # of a described patch: 4 cells and half a cell around
+_AT_ONCE = 64  # keypoints described together: what they need stays in the processor's cache
 _BRIGHTEST = 0.2  # share of the length that one number may have
 
 
@@ -138,7 +139,7 @@ def _bell(side: int, spacing: float, sigma: float) -> Floats:
 
 def _cell_weights() -> Floats:
     """Share of each sample in each cell, float32 [samples, 16]: bilinear, and less towards the patch's edge."""
-    place = (np.arange(_SIDE - 2) - (_SIDE - 3) / 2) / 4 + 1.5  # 0 to 3 at the cells' centres
+    place = (np.arange(_SIDE - 2) - (_SIDE - 3) / 2) / _PER_CELL + 1.5  # 0 to 3 at the cells' centres
     share = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(4)))
     share *= np.exp(-((place - 1.5) ** 2) / (2 * 2**2))[:, None]
     weights: Floats = np.einsum("ya,xb->yxab", share, share).reshape(-1, 16).astype(np.float32)

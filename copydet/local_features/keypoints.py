@@ -1,6 +1,7 @@
 """Where the features of a picture are: extrema of the difference of Gaussians (Lowe 2004, sections 3 and 4)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,6 @@ from copydet.local_features.pyramid import LEVELS, SIGMA, Floats, Pyramid
 _BORDER = 4  # pixels of an octave's edge in which nothing is looked for
 _EDGE = 10.0  # largest ratio of the two curvatures: along an edge a point has no place
 _FARTHEST = 0.6  # pixels that the fitted extremum may be away from the sample
-_STRIP = 16_000  # pixels looked at together: their differences stay in the processor's cache
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
@@ -59,38 +59,25 @@ def find_keypoints(pyramid: Pyramid, count: int, contrast: float) -> Keypoints:
 
 
 def _extrema(levels: Floats, contrast: float) -> tuple[Floats, NDArray[np.intp]]:
-    """The 3 x 3 x 3 differences around each extremum of an octave [n, 27], and its level, row and column [n, 3]."""
-    height, width = levels.shape[1:]
-    inner = max(_STRIP // width, 1)
-    cubes, places = [], []
-    for top in range(_BORDER, height - _BORDER, inner):
-        bottom = min(top + inner, height - _BORDER)
-        around, where = _extrema_of_strip(levels[:, top - 1 : bottom + 1], contrast)
-        where[:, 1] += top - 1
-        cubes.append(around)
-        places.append(where)
-    return np.concatenate(cubes), np.concatenate(places)
+    """The 3 x 3 x 3 differences around each extremum of an octave [n, 27], and its level, row and column [n, 3].
 
-
-def _extrema_of_strip(levels: Floats, contrast: float) -> tuple[Floats, NDArray[np.intp]]:
-    """As above for some rows [LEVELS + 3, h, w], but not in the first and the last."""
-    differences = levels[1:] - levels[:-1]
-    height, width = levels.shape[1:]
-    inside = (slice(None), slice(1, -1), slice(_BORDER, -_BORDER))
-    middle = differences[1:-1][inside]
-    found = []
-    for extreme, spread, sign in ((np.maximum, cv2.dilate, 1), (np.minimum, cv2.erode, -1)):
-        pairs = extreme(differences[1:], differences[:-1])
-        triples = extreme(pairs[1:], pairs[:-1])
-        around = spread(triples.reshape(-1, width), _NEIGHBOURS).reshape(triples.shape)
-        flat = np.flatnonzero(middle == around[inside])
-        level, y, x = np.unravel_index(flat, middle.shape)
-        strong = sign * middle[level, y, x] > contrast
-        found.append(np.stack([level + 1, y + 1, x + _BORDER], axis=1)[strong])
-    where = np.concatenate(found)
+    A place counts where the difference is farthest from 0 of all around it: dark and bright ones are found in one go.
+    """
+    count, height, width = levels.shape
+    size: Any = cv2.absdiff(levels[1:].reshape(-1, width), levels[:-1].reshape(-1, width))
+    size = size.reshape(count - 1, height, width)
+    pairs = np.maximum(size[1:], size[:-1])
+    triples = np.maximum(pairs[1:], pairs[:-1])
+    around: Any = cv2.dilate(triples.reshape(-1, width), _NEIGHBOURS)
+    largest = size[1:-1] == around.reshape(triples.shape)
+    largest &= size[1:-1] > contrast
+    level, y, x = np.unravel_index(np.flatnonzero(largest), largest.shape)
+    inside = (y >= _BORDER) & (y < height - _BORDER) & (x >= _BORDER) & (x < width - _BORDER)
+    where = np.stack([level + 1, y, x], axis=1)[inside]
     plane = np.arange(-1, 2)[:, None] * width + np.arange(-1, 2)
-    near = (np.arange(-1, 2)[:, None, None] * (height * width) + plane).ravel()
-    return differences.ravel()[(where @ [height * width, width, 1])[:, None] + near], where
+    near = (np.arange(-1, 3)[:, None, None] * (height * width) + plane).ravel()
+    near = levels.ravel()[(where @ [height * width, width, 1])[:, None] + near]
+    return near[:, 9:] - near[:, :-9], where
 
 
 def _fit(cubes: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
