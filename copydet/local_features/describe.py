@@ -17,7 +17,7 @@ LOCAL_EDGE = 320  # pixels of the longer side of a reference
 QUERY_EDGE = 512  # and of a query: what was pasted into it is small there
 
 _CONTRAST, _QUERY_CONTRAST = 0.35, 0.7  # grey levels; at twice the size small features are many
-_QUERY_FEATURES, _FURTHER_DIRECTIONS = 600, 0.8
+_QUERY_FEATURES, _FURTHER_DIRECTIONS = 450, 0.8
 
 
 def describe_local(pixels: Pixels, count: int) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ from copydet.local_features.pyramid import Floats
 from copydet.shards.local import StoredLocal
 
 NEIGHBOURS = 5  # that a feature of the query looks at; the last one only sets the weights
-_NPROBE = 6
+_NPROBE = 4
 _LEAST_WEIGHT = 0.02
 _GROUPS, _AT_ONCE = 128, 256  # of lists; vectors whose lists are looked for at once
 _MOST_VOTES = 150  # for one reference in one variant: more say nothing new, and pairs grow with the square
@@ -116,10 +116,14 @@ class LocalLists:
         kept = (np.arange(len(group)) - np.repeat(first, size) < _MOST_VOTES) & (np.repeat(size, size) > 1)
         return _Votes(asker[kept], feature[kept], weight[kept], variant[kept], group[kept])
 
+    @cached_property
+    def _table(self) -> Floats:
+        return _table(self._codec.lists)
+
     def _search(self, vectors: Floats, parameters: Any) -> tuple[Floats, NDArray[np.int64]]:
         """Squared distances and numbers of the features nearest to each vector, [n, NEIGHBOURS]; -1: no more."""
         vectors = np.ascontiguousarray(vectors)
-        nearest = _nearest(vectors, self._codec.lists, _NPROBE)
+        nearest = _nearest(vectors, self._table, len(self._codec.lists), _NPROBE)
         nothing = np.zeros(nearest.shape, np.float32)  # distances to the lists, which no one asks for
         distance = np.empty((len(vectors), NEIGHBOURS), np.float32)
         feature = np.empty(distance.shape, np.int64)
@@ -150,28 +154,34 @@ class _Votes:
     group: NDArray[np.int64]
 
 
-def _nearest(vectors: Floats, centres: Floats, count: int) -> NDArray[np.int64]:
+def _table(centres: Floats) -> Floats:
+    """What `_nearest` multiplies vectors with: float32 [d + 1, _GROUPS * n] of centres [k, d], padded with far ones."""
+    short = (centres**2).sum(axis=1) / 2
+    padding = -len(centres) % _GROUPS
+    table = np.vstack([centres.T, -short]).astype(np.float32)
+    table = np.pad(table, ((0, 0), (0, padding)))
+    table[-1, len(centres) :] = -np.inf
+    return np.ascontiguousarray(table)
+
+
+def _nearest(vectors: Floats, table: Floats, centres: int, count: int) -> NDArray[np.int64]:
     """Numbers of the `count` centres nearest to each vector, int64 [n, count] in no order; -1 where there are no more.
 
     The same as a search in FAISS' flat index in half the time: most of that goes into finding the nearest few of the
     products. So the best of each of many groups are found, then the best groups, then the best of these.
     """
-    per_group = max(-(-len(centres) // _GROUPS), 1)
-    total = per_group * _GROUPS
-    short = (centres**2).sum(axis=1) / 2
-    short = np.pad(short, (0, total - len(centres)), constant_values=np.inf)
-    across = np.pad(centres.T, ((0, 0), (0, total - len(centres))))
+    total = table.shape[1]
+    vectors = np.column_stack([vectors, np.ones(len(vectors), np.float32)])
     found = np.empty((len(vectors), count), np.int64)
     for start in range(0, len(vectors), _AT_ONCE):
-        near = vectors[start : start + _AT_ONCE] @ across
-        near -= short
-        groups = near.reshape(len(near), per_group, _GROUPS).max(axis=1)
+        near = vectors[start : start + _AT_ONCE] @ table
+        groups = near.reshape(len(near), -1, _GROUPS).max(axis=1)
         groups = np.argpartition(groups, _GROUPS - count, axis=1)[:, _GROUPS - count :]
         members = (groups[:, None] + np.arange(0, total, _GROUPS)[:, None]).reshape(len(near), -1)
         near = np.take_along_axis(near, members, axis=1)
         best = np.argpartition(near, members.shape[1] - count, axis=1)[:, members.shape[1] - count :]
         found[start : start + _AT_ONCE] = np.take_along_axis(members, best, axis=1)
-    found[found >= len(centres)] = -1
+    found[found >= centres] = -1
     return found
 
 

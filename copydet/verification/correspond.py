@@ -59,8 +59,11 @@ def correspond(query: QueryFeatures, records: NDArray[np.uint8]) -> Corresponden
 
 def _is_among_first(group: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
     """Which members are among the first `count` of their group, bool [n]."""
+    group = group.astype(np.uint16)  # NumPy sorts 16 bits by their digits
     order = np.argsort(group, kind="stable")
-    _, first, size = np.unique(group[order], return_index=True, return_counts=True)
+    ordered = group[order]
+    number = np.arange(len(group))
+    starts = np.where(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(group)], number, 0)
     among = np.empty(len(group), bool)
-    among[order] = np.arange(len(group)) - np.repeat(first, size) < count
+    among[order] = number - np.maximum.accumulate(starts) < count
     return among

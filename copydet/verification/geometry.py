@@ -17,6 +17,7 @@ Matrix = NDArray[np.float64]
 
 _LOOSE, _TIGHT = 0.02, 0.009  # of the query's longer side: errors that a fit and an inlier may have
 _SAME = 0.006  # of the longer side: two features nearer than this are one
+_FEWEST = 3  # correspondences: two agree by chance in nearly every pair
 _FEWEST_AFFINE, _FEWEST_HOMOGRAPHY = 5, 12
 _MOST_STRETCH = 6.0  # of one direction against the other
 _MOST_SCALE = 40.0
@@ -41,8 +42,8 @@ class Geometry:
 
 
 def fit_geometry(found: Correspondences, reference_frames: NDArray[np.float32]) -> Geometry | None:
-    """The best transform, or None where no two correspondences agree on one that a picture can have undergone."""
-    if len(found) < 2:
+    """The best transform, or None where no three correspondences agree on one that a picture can have undergone."""
+    if len(found) < _FEWEST:
         return None
     count = len(found)
     number = np.arange(count)
@@ -51,7 +52,7 @@ def fit_geometry(found: Correspondences, reference_frames: NDArray[np.float32]) 
     clash = _clash(found)
     company = fits @ found.weight
     for best in np.argsort(-company, kind="stable")[:3]:
-        if fits[best].sum() < 2:
+        if fits[best].sum() < _FEWEST:
             break
         geometry = _refine(found, clash, reference_frames, int(best), fits[best])
         if geometry is not None:

@@ -15,7 +15,7 @@ from copydet.images.edits import EDITS
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import QueryFeatures, describe_local, query_features
 from copydet.records import Pixels
-from copydet.search.votes import LocalLists, _nearest
+from copydet.search.votes import LocalLists, _nearest, _table
 from copydet.shards.local import join_local
 
 PASTED = 17  # the reference that is looked for
@@ -104,7 +104,7 @@ def test_no_features_on_either_side_give_no_votes() -> None:
 def test_the_nearest_lists_are_those_of_an_exhaustive_search(centres: int) -> None:
     rng = np.random.default_rng(centres)
     vectors, places = rng.normal(size=(300, 8)).astype(np.float32), rng.normal(size=(centres, 8)).astype(np.float32)
-    found = np.sort(_nearest(vectors, places, 6), axis=1)
+    found = np.sort(_nearest(vectors, _table(places), len(places), 6), axis=1)
     distance = ((vectors[:, None] - places) ** 2).sum(axis=2)
     right = np.sort(distance.argsort(axis=1)[:, :6], axis=1)
     assert np.array_equal(found[:, -right.shape[1] :], right)
