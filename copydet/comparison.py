@@ -12,14 +12,15 @@ from copydet.images.loader import Also, load
 from copydet.images.queries import Query, list_queries
 from copydet.images.resize import Resize, resize_pixels
 from copydet.local_features.describe import LOCAL_EDGE, QUERY_EDGE, describe_local
-from copydet.matching import MatchOptions, OpenDescriptor, Pair, PreparedQuery, is_guessed, judge, prepare, verify_pair
+from copydet.matching import OpenDescriptor, is_guessed, judge
+from copydet.pairs import Pair, PreparedQuery, prepare, verify_pair
 from copydet.records import ImageRow, Match, Pixels, Vectors
 from copydet.search.candidates import Candidate
 from copydet.search.retrieve import exact_similarity
 from copydet.search.score_norm import background_similarity
+from copydet.verification.agreement import Picture
 from copydet.verification.outline import Size
 from copydet.verification.references import FEATURES
-from copydet.verification.agreement import Picture
 from copydet.verification.verify import ReferenceSide, to_grey
 from copydet.verification.words import transform_in_words
 
@@ -109,12 +110,12 @@ def _open(query: Query, opened: OpenDescriptor) -> _Side:
         raise UsageError(f"{row.uri}: {row.message}")
     prepared, records, picture = batch.also[0]
     vectors = opened.runtime.describe((batch.pixels[0], *prepared.pixels))
-    return _Side(row, prepared, vectors, ReferenceSide(records, picture, (row.width or 1, row.height or 1)))
+    return _Side(row, prepared, vectors, ReferenceSide(records, (row.width or 1, row.height or 1), lambda: picture))
 
 
 def _both_roles(pixels: Pixels, opened: OpenDescriptor) -> tuple[PreparedQuery, np.ndarray, Picture]:
     small = resize_pixels(pixels, Resize("long_edge", LOCAL_EDGE))
-    return prepare(pixels, opened, MatchOptions()), describe_local(small, FEATURES), to_grey(small)
+    return prepare(pixels, opened.descriptor.resize, "auto", True), describe_local(small, FEATURES), to_grey(small)
 
 
 def _pair(query: _Side, reference: _Side, opened: OpenDescriptor) -> Pair:

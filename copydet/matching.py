@@ -4,7 +4,7 @@ decision. Embeddings enter it behind describing, and are not verified.
 Everything streams in batches, and no number of a result depends on how images were batched, on threads or on shards.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from copydet.decisions.calibration import Calibration, neutral, read_calibration, threshold_for_precision
 from copydet.decisions.decide import DEFAULT_PRECISION, decide
 from copydet.decisions.ignore import NOTHING, Ignored
-from copydet.decisions.pair import PairNumbers, pair_numbers
 from copydet.descriptors.background import Bank, load_bank
 from copydet.descriptors.embeddings import read_vectors
 from copydet.descriptors.openvino_runtime import usable_cpus
@@ -26,23 +25,23 @@ from copydet.descriptors.runtimes import Runtime, open_runtime
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.loader import Also, load
-from copydet.images.resize import Resize, resize_pixels
+from copydet.images.resize import Resize
 from copydet.local_features.codes import shipped_codec
-from copydet.local_features.describe import QUERY_EDGE, query_features
+from copydet.local_features.describe import QUERY_EDGE
+from copydet.pairs import Pair, PreparedQuery, prepare, verify_pair
 from copydet.progress import Progress, Silent
-from copydet.records import Batch, Described, Image, ImageRow, Match, Pixels, QueryResult, Vectors
+from copydet.records import Batch, Described, Image, ImageRow, Match, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose
 from copydet.search.merge import merge_views, view_offsets
 from copydet.search.retrieve import retrieve
 from copydet.search.score_norm import background_similarity
-from copydet.search.views import View, ViewLevel, query_views
+from copydet.search.views import View, ViewLevel
 from copydet.search.votes import NO_VOTES, LocalLists, Voted
 from copydet.shards.local import join_local
 from copydet.shards.shard import Shard
-from copydet.verification.outline import Size, at_sizes
 from copydet.verification.references import ReferenceReader
-from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, to_grey, verify
 
+_LOOKED_AT = 6  # candidates of a query whose pixels are compared without local features that say where
 _EACH_ROAD = 10  # candidates that views and votes may propose, or more where more are asked for
 
 
@@ -100,37 +99,6 @@ class MatchOptions:
     batch_size: int = 32
     workers: int | None = None
     limits: Limits = DEFAULT_LIMITS
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A query and a candidate with all that is known of the two; `verified` False: nobody looked for `evidence`."""
-
-    reference: ImageRow
-    similarity: float
-    normalised_similarity: float
-    view: str
-    verified: bool
-    evidence: Evidence | None
-    numbers: PairNumbers
-    transform: tuple[float, ...] | None  # as in Match
-
-
-@dataclass(frozen=True)
-class PreparedQuery:
-    """A query as it leaves its decoding thread: views (without the whole's pixels, which the loader has resized), and
-    what verification wants to see.
-    """
-
-    views: tuple[View, ...]
-    sizes: tuple[Size, ...]
-    pixels: tuple[Pixels, ...]
-    side: QuerySide | None
-
-    @property
-    def nbytes(self) -> int:
-        side = 0 if self.side is None else self.side.nbytes
-        return side + sum(each.nbytes for each in self.pixels)
 
 
 def open_descriptor(descriptor: Descriptor, device: str = "auto") -> OpenDescriptor:
@@ -199,7 +167,8 @@ def find_pairs(
     """
     reader = ReferenceReader(references.shards, options.limits) if options.verify else None
     describe = opened.runtime.describe
-    work = partial(prepare, opened=opened, options=options)
+    local = options.verify or options.votes
+    work = partial(prepare, resize=opened.descriptor.resize, level=options.views, local=local)
     batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work))
 
     def found() -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
@@ -239,15 +208,6 @@ def _load(
     return cast("Generator[Batch, None, None]", loaded)  # closing it ends its threads
 
 
-def prepare(pixels: Pixels, opened: OpenDescriptor, options: MatchOptions) -> PreparedQuery:
-    views = query_views(pixels, options.views)
-    resized = tuple(resize_pixels(view.pixels, opened.descriptor.resize) for view in views[1:])
-    places = tuple(View(view.name, view.pixels[:0], view.to_whole, view.cost) for view in views)
-    needs_local = options.verify or options.votes
-    side = QuerySide(query_features(pixels), to_grey(pixels)) if needs_local else None
-    return PreparedQuery(places, tuple(view.pixels.shape[1::-1] for view in views), resized, side)
-
-
 def _pairs(
     batch: Batch,
     vectors: Vectors,
@@ -269,17 +229,25 @@ def _pairs(
     candidates = _candidates(references, vectors, opened, [each.views for each in prepared], voted, count)
     known = look_up(references.shards, candidates)
 
-    def check(asked: tuple[int, Candidate]) -> Pair:
-        line, candidate = asked
+    def check(asked: tuple[int, int]) -> Pair:
+        line, place = asked
+        candidate = candidates[line][place]
         row, reference = batch.rows[batch.ok[line]], known[candidate.shard, candidate.row]
         read = partial(reader.read, candidate.shard, candidate.row, reference) if reader else None
-        return verify_pair(prepared[line], row, candidate, reference, read)
+        return verify_pair(prepared[line], row, candidate, reference, read, place in looked_at[line])
 
-    checks = [(line, candidate) for line, each in enumerate(candidates) for candidate in each]
+    looked_at = [_nearest(each, query.views) for each, query in zip(candidates, prepared, strict=True)]
+    checks = [(line, place) for line, each in enumerate(candidates) for place in range(len(each))]
     pairs: dict[int, list[Pair]] = {number: [] for number in range(len(batch.rows))}
     for (line, _), pair in zip(checks, pool.map(check, checks), strict=True):
         pairs[batch.ok[line]].append(pair)
     yield from ((row, tuple(pairs[number])) for number, row in enumerate(batch.rows))
+
+
+def _nearest(candidates: Sequence[Candidate], views: Sequence[View]) -> set[int]:
+    """Places of the candidates that are most similar to their view: what it lies on is looked at."""
+    similar = [views[each.view].cost - each.normalised for each in candidates]
+    return set(np.argsort(similar, kind="stable")[:_LOOKED_AT].tolist())
 
 
 def _candidates(
@@ -304,31 +272,6 @@ def _candidates(
     )
     merged = merge_views(found, background + cost, offsets, count)
     return propose(references.shards, vectors, background, cost, offsets, merged, voted)
-
-
-def verify_pair(
-    query: PreparedQuery,
-    row: ImageRow,
-    candidate: Candidate,
-    reference: ImageRow,
-    read: Callable[[], ReferenceSide] | None,
-) -> Pair:
-    """All that is known of a query and a candidate; it is verified if there is a way to `read` the reference."""
-    view, evidence, transform = query.views[candidate.view], None, None
-    if read is not None and query.side is not None:
-        evidence = verify(query.side, read(), view.to_whole, query.sizes[candidate.view])
-        if evidence is not None:
-            transform = _full_size(evidence, query.side.picture.size, row, reference)
-    plain, normalised = candidate.similarity, candidate.normalised
-    numbers = pair_numbers(plain, normalised - view.cost, candidate.votes, evidence)
-    return Pair(reference, plain, normalised, view.name, read is not None, evidence, numbers, transform)
-
-
-def _full_size(evidence: Evidence, seen: Size, query: ImageRow, reference: ImageRow) -> tuple[float, ...]:
-    """The transform between the originals, of which the query was `seen` at another size."""
-    sizes = [(row.width or 1, row.height or 1) for row in (query, reference)]
-    matrix = at_sizes(evidence.matrix, (seen, sizes[0]), (evidence.reference_size, sizes[1]))
-    return tuple(float(number) for number in (matrix / matrix[2, 2]).ravel())
 
 
 def _pairs_of_vectors(

@@ -172,9 +172,7 @@ def _correlate(one: Floats, other: Floats, seen: Floats) -> _Blocks | None:
     return _Blocks(row, column, best, shift, whole.shape, int(whole.sum()))
 
 
-def _summed_up(
-    blocks: _Blocks, to_canvas: Matrix, canvas: tuple[int, int], matrix: Matrix, in_part: bool
-) -> Agreement:
+def _summed_up(blocks: _Blocks, to_canvas: Matrix, canvas: tuple[int, int], matrix: Matrix, in_part: bool) -> Agreement:
     agrees = blocks.best > _AGREES
     centre = np.stack([blocks.column + 1.0, blocks.row + 1.0], axis=1)[agrees] * _STEP
     rows, columns = blocks.grid
@@ -202,7 +200,8 @@ def _box(part: Part, grid: tuple[int, int], to_canvas: Matrix, canvas: tuple[int
     (rows, columns), (width, height) = grid, canvas
     left, right = part.left * _STEP, width if part.right == columns else (part.right + 1) * _STEP
     top, bottom = part.top * _STEP, height if part.bottom == rows else (part.bottom + 1) * _STEP
-    corners = apply(np.linalg.inv(to_canvas), np.array([[left - 0.5, top - 0.5], [right - 0.5, bottom - 0.5]]))
+    outermost = np.array([[left - 0.5, top - 0.5], [right - 0.5, bottom - 0.5]])
+    corners = apply(np.linalg.inv(to_canvas).astype(np.float64), outermost)
     (x, y), (far_x, far_y) = corners.tolist()
     return x, y, far_x, far_y
 

@@ -1,4 +1,4 @@
-"""Which part of an overlap agrees: a crop that was pasted on another picture has a place, but not all around it is there.
+"""Which part of an overlap agrees: a crop pasted on another picture has a place, but not all around it is there.
 
 Blocks that agree count for a rectangle, blocks that do not against it, and blocks without texture say nothing. The
 rectangle of the greatest sum is the part. All rectangles are tried; the grid has few blocks.
@@ -29,7 +29,9 @@ class Part:
         return inside
 
 
-def find_part(rows: NDArray[np.intp], columns: NDArray[np.intp], agrees: NDArray[np.bool_], grid: tuple[int, int]) -> Part:
+def find_part(
+    rows: NDArray[np.intp], columns: NDArray[np.intp], agrees: NDArray[np.bool_], grid: tuple[int, int]
+) -> Part:
     """The part of a `grid` of rows and columns in which the textured blocks at (`rows`, `columns`) agree.
 
     All of it, where what disagrees is little or all over the place.

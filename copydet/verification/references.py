@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -13,6 +14,7 @@ from copydet.images.resize import Resize
 from copydet.local_features.describe import LOCAL_EDGE, RECORD_BYTES, describe_local
 from copydet.records import ImageRow, Pixels
 from copydet.shards.shard import Shard
+from copydet.verification.agreement import Picture
 from copydet.verification.verify import ReferenceSide, to_grey
 
 _KEPT = 512  # references: queries of one batch often share them
@@ -36,22 +38,27 @@ class ReferenceReader:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        pixels = read_pixels(self._originals, image.uri, self._limits)
         local = self._local[shard]
+        see = partial(self._see, image.uri)
         if local is not None:
             records = np.asarray(local.of(row))
-        elif pixels is not None:
-            records = describe_local(pixels, FEATURES)
         else:
-            records = np.empty((0, RECORD_BYTES), np.uint8)
-        side = ReferenceSide(
-            records, None if pixels is None else to_grey(pixels), (image.width or 1, image.height or 1)
-        )
+            pixels = read_pixels(self._originals, image.uri, self._limits)
+            records = np.empty((0, RECORD_BYTES), np.uint8) if pixels is None else describe_local(pixels, FEATURES)
+            see = partial(_grey, pixels)
+        side = ReferenceSide(records, (image.width or 1, image.height or 1), see)
         with self._lock:
             self._kept[key] = side
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         return side
+
+    def _see(self, uri: str) -> Picture | None:
+        return _grey(read_pixels(self._originals, uri, self._limits))
+
+
+def _grey(pixels: Pixels | None) -> Picture | None:
+    return None if pixels is None else to_grey(pixels)
 
 
 def read_pixels(originals: Originals, uri: str, limits: Limits) -> Pixels | None:

@@ -5,7 +5,9 @@ reference (the whole on the whole, a rectangle on the whole): where features die
 has usually left everything in its place. The aligned images decide between them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -36,13 +38,17 @@ class QuerySide:
 
 @dataclass(frozen=True)
 class ReferenceSide:
-    """A reference: its stored features uint8 [n, RECORD_BYTES], its picture where it can be had, and the width and
-    height of the original.
+    """A reference: its stored features uint8 [n, RECORD_BYTES], the width and height of the original, and a way to its
+    picture, which is taken only where there is a reason to look at it; None where it cannot be had.
     """
 
     records: NDArray[np.uint8]
-    picture: Picture | None
     original: Size
+    see: Callable[[], Picture | None]
+
+    @cached_property
+    def picture(self) -> Picture | None:
+        return self.see()
 
     @property
     def size(self) -> Size:
@@ -69,11 +75,14 @@ def verify(
 ) -> Evidence | None:
     """The best evidence that the query shows the reference, or None where nothing suggests a place for it.
 
-    `view` maps pixels of the view that found the reference, of `view_size`, to those of `query.picture`; None: none did.
+    `view` maps pixels of the view that found the reference, of `view_size`, to those of `query.picture`; None: its
+    place is not worth a look.
     """
-    size = reference.size
     found = correspond(query.features, reference.records)
     geometry = fit_geometry(found, unpack_frames(reference.records))
+    if geometry is None and view is None:
+        return None
+    size = reference.size
     tried = []
     if geometry is not None:
         matrix = _from_units(size) @ geometry.matrix @ np.linalg.inv(_from_units(query.picture.size))

@@ -1,5 +1,7 @@
 """Photos as the two sides of a verified pair."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ def query_side(pixels: Pixels) -> QuerySide:
 
 def reference_side(pixels: Pixels) -> ReferenceSide:
     small = long_edge(pixels, LOCAL_EDGE)
-    return ReferenceSide(describe_local(small, COUNT), to_grey(small), (pixels.shape[1], pixels.shape[0]))
+    return ReferenceSide(describe_local(small, COUNT), (pixels.shape[1], pixels.shape[0]), partial(to_grey, small))
 
 
 def compare(query: Pixels, reference: Pixels, with_view: bool = True) -> Evidence | None:

@@ -99,10 +99,10 @@ def test_without_the_reference_s_pixels_features_alone_give_the_place() -> None:
     reference = photos()[0]
     copy = EDITS["paste"](reference, 0.5, np.random.default_rng(4), [photos()[1]])
     side = reference_side(reference)
-    evidence = verify(query_side(copy.pixels), ReferenceSide(side.records, None, side.size))
+    evidence = verify(query_side(copy.pixels), ReferenceSide(side.records, side.original, lambda: None))
     assert evidence is not None
     assert evidence.agreement is None
-    assert evidence.reference_size == side.size
+    assert evidence.reference_size == side.original
     assert evidence.query_overlap == pytest.approx(copy.query_overlap, abs=0.05)
 
 
