@@ -159,7 +159,7 @@ def _ask(
         for pair in pairs:
             reference = number_of(pair.reference.image_id)
             is_copy: bool | None = asked.is_copy and reference == asked.parent
-            if not is_copy and made.nearly_same(asked.parent, reference):
+            if reference != asked.parent and made.nearly_same(asked.parent, reference):
                 is_copy = None
             seen = pair.similarity, pair.normalised_similarity
             labelled.append(_Labelled(pair.numbers, *seen, int(row.image_id), is_copy))

@@ -7,6 +7,7 @@ most similar pairs are taken apart: one image becomes a reference, the other is 
     copies         every reference, edited by a chain of one strength (easy, medium, hard, extreme in turn); every
                    second one again, by one named edit (all that there are, in turn)
     look-alikes    each as it is; every second one edited, too
+    other views    every third reference, as if photographed again from a step aside (other_view.py)
     no copies      every other image, as it is or edited, in turn
 
 Two photographs that are nearly the same pixel by pixel (a file listed twice, frames of a still camera) are neither a
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.runtimes import Runtime
 from copydet.errors import UsageError
+from copydet.evaluation.other_view import photograph_again
 from copydet.evaluation.vectors import nearest, share_of
 from copydet.images.edits import EDITS, STRENGTHS, edit_image
 from copydet.images.loader import Also, load
@@ -36,6 +38,7 @@ from copydet.records import Image, Pixels, Vectors
 
 _POOL = 3  # times the images that are used
 _LOOK_ALIKES = 5  # one image in so many has one
+OTHER_VIEW, _OTHER_VIEWS = "other view", 3  # one reference in so many is photographed again
 _KEPT = Resize("long_edge", 640)  # size in which images are kept for editing
 _OTHERS = 4  # pictures to paste onto and beside
 _BATCH = 64
@@ -46,7 +49,7 @@ _FEWEST = 20
 
 @dataclass(frozen=True)
 class AskedAbout:
-    """A query: what it was made from, and whether that is a reference (else it has no copy)."""
+    """A query: what it was made from, and whether it is a copy of that (else of nothing)."""
 
     image: Image
     parent: int
@@ -115,18 +118,22 @@ def make_population(
         host = np.random.default_rng([seed, number]).choice(everything, min(_OTHERS, len(everything)), replace=False)
         hosts = tuple(paths[int(each)] for each in host if each != parent)
         read = _Edited(paths[parent], edit, (seed, number), hosts)
-        name = f"{number:06}"
-        queries.append(AskedAbout(Image(name, name, "calibration", read), parent, is_copy, edit if is_copy else ""))
+        name, said = f"{number:06}", edit if is_copy or edit == OTHER_VIEW else ""
+        queries.append(AskedAbout(Image(name, name, "calibration", read), parent, is_copy, said))
     return Population(folder / "references", len(references), tuple(queries), thumbnails, vectors)
 
 
 def _ask(references: Sequence[int], alike: Sequence[int], others: Sequence[int]) -> Iterator[tuple[int, str, bool]]:
-    """(image, edit, whether it is a copy of a reference); the edit is a strength, the name of one, or "" for none."""
+    """(image, edit, whether it is a copy of a reference); the edit is a strength, the name of one, "" for none, or
+    OTHER_VIEW.
+    """
     names = list(EDITS)
     for place, number in enumerate(references):
         yield number, STRENGTHS[place % len(STRENGTHS)], True
         if place % 2:
             yield number, names[(place // 2) % len(names)], True
+        if place % _OTHER_VIEWS == 0:
+            yield number, OTHER_VIEW, False
     for place, number in enumerate(alike):
         yield number, "", False
         if place % 2:
@@ -148,7 +155,9 @@ class _Edited:
         pixels, rng = _read(self.path), np.random.default_rng([*self.seed, 1])
         if self.edit:
             others = [_read(path) for path in self.hosts]
-            if self.edit in STRENGTHS:
+            if self.edit == OTHER_VIEW:
+                pixels = photograph_again(pixels, rng)
+            elif self.edit in STRENGTHS:
                 pixels = edit_image(pixels, self.edit, rng, others).pixels
             else:
                 pixels = EDITS[self.edit](pixels, float(rng.uniform(0.3, 1.0)), rng, others).pixels

@@ -7,6 +7,7 @@ import pytest
 
 from copydet.descriptors.runtimes import Runtime
 from copydet.evaluation.population import (
+    OTHER_VIEW,
     Population,
     choose_images,
     look_alikes,
@@ -46,10 +47,18 @@ def test_half_of_the_images_are_references_and_asked_about_in_every_strength(mad
 
 def test_the_other_queries_have_no_copy_among_the_references(made: Population) -> None:
     files = {number_of(path.name) for path in made.references.iterdir()}
-    others = [query for query in made.queries if not query.is_copy]
+    others = [query for query in made.queries if not query.is_copy and query.strength != OTHER_VIEW]
     assert len({query.parent for query in others}) == 20
     assert not files & {query.parent for query in others}
     assert not any(query.strength for query in others)
+
+
+def test_every_third_reference_is_photographed_again(made: Population) -> None:
+    files = {number_of(path.name) for path in made.references.iterdir()}
+    again = [query for query in made.queries if query.strength == OTHER_VIEW]
+    assert len({query.parent for query in again}) == len(again) == 7
+    assert {query.parent for query in again} <= files
+    assert not any(query.is_copy for query in again)
 
 
 def test_a_query_can_be_read_again_and_is_what_it_says(made: Population, pool_folder: Path) -> None:
