@@ -13,8 +13,8 @@ class PairNumbers:
 
     `similarity`, `normalised_similarity`: of the view that found the reference, or of the best one. `votes`: weight of
     the votes of local features, 0 where they did not find it. `inliers`, `weight`, `possible`, `error`: see Geometry.
-    `agreement` (median), `agreeing` (share), `blocks`, `textured`, `bend`: see Agreement. `compared`: 1 where pixels of
-    both images were looked at, else 0. Overlaps: see Evidence.
+    `agreement` (median), `agreeing` (share), `blocks`, `textured`, `bend`, `in_place`: see Agreement. `compared`: 1
+    where pixels of both images were looked at, else 0. Overlaps: see Evidence.
     """
 
     similarity: float
@@ -29,6 +29,7 @@ class PairNumbers:
     blocks: float
     textured: float
     bend: float
+    in_place: float
     query_overlap: float
     reference_overlap: float
     compared: float
@@ -53,6 +54,7 @@ def pair_numbers(
         blocks=0.0 if agreement is None else float(agreement.blocks),
         textured=0.0 if agreement is None else float(agreement.textured),
         bend=0.0 if agreement is None else float(agreement.bend),
+        in_place=0.0 if agreement is None else float(agreement.in_place),
         query_overlap=0.0 if evidence is None else float(evidence.query_overlap),
         reference_overlap=0.0 if evidence is None else float(evidence.reference_overlap),
         compared=float(agreement is not None),

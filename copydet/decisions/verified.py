@@ -40,7 +40,7 @@ NUMBERS = (
     "log reference overlap",
     "whole of neither",
 )
-PIXEL_NUMBERS = ("agreement", "agreeing", "log blocks", "bend")
+PIXEL_NUMBERS = ("agreement", "agreeing", "log blocks", "bend", "in place")
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def numbers_of(pairs: Sequence[PairNumbers], names: Sequence[str]) -> NDArray[np
         "agreeing": columns["agreeing"],
         "log blocks": np.log1p(columns["blocks"]),
         "bend": columns["bend"],
+        "in place": columns["in_place"],
     }
     return np.stack([named[name] for name in names], axis=1)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from copydet.verification.outline import Matrix, apply, frame, polygon_area, shared_area
+from copydet.verification.outline import Matrix, Points, apply, frame, polygon_area, shared_area
 from copydet.verification.part import Part, find_part
 
 Grey = NDArray[np.uint8]
@@ -33,7 +33,8 @@ _AGREES = 0.7
 _WORTH_A_LOOK = 0.15  # share of the blocks that agree coarsely; with less no fine look is taken
 _AS_GOOD = 0.01  # a mended transform is believed where blocks agree as well as before, for they may move less
 MOST_BEND = 3.0
-_STRAIGHT = 0.7  # bend that a part may have
+_STRAIGHT, _MOST_INLIERS = 0.7, 0.85  # bend that a part may have; share of the inliers that it must hold
+_NEARLY_ALL, _MANY_BLOCKS = 0.8, 40  # share of the blocks, and blocks, that agree where a closer look is taken
 _FEWEST_BLOCKS, _FEWEST_TO_BEND = 4, 6
 _LITTLE = 1e-6 * np.eye(3)  # where centres lie in a line
 _NOTHING_VISIBLE = 64.0  # square pixels of either picture
@@ -42,10 +43,12 @@ _NOTHING_VISIBLE = 64.0  # square pixels of either picture
 @dataclass(frozen=True)
 class Agreement:
     """`median` correlation of the textured blocks in [0, 1], `share` of them that agree, `blocks` their number,
-    `textured` the share of what is seen that they cover, `bend`: how far, in canvas pixels, the blocks that agree are
-    from where one affinity has them: parallax bends, edits hardly do. All are of `part`, the box in pixels of the
-    reference that holds what agrees; None: all that overlaps. `everywhere`: the share that agrees of all blocks.
-    `matrix`: query -> reference pixels, mended.
+    `textured` the share of what is seen that they cover. `bend`: how far, in pixels of a fine canvas, the blocks that
+    agree are from where one affinity has them: parallax bends, edits hardly do. `in_place`: how far from 0 the mean
+    correlation of the blocks is without any shift, sign and all: what another picture was blended into is little alike
+    anywhere, but everywhere in the same way. All are of `part`, the box in pixels of the reference that holds what
+    agrees; None: all that overlaps. `everywhere`: the share that agrees of all blocks. `matrix`: query -> reference
+    pixels, mended.
 
     Where there is nothing to compare: all 0, the matrix as it was, and the most bend.
     """
@@ -56,6 +59,7 @@ class Agreement:
     textured: float
     matrix: Matrix
     bend: float = MOST_BEND
+    in_place: float = 0.0
     everywhere: float = 0.0
     part: Box | None = None
 
@@ -77,24 +81,30 @@ class Picture:
         return Picture(cv2.resize(self.grey, size, interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
 
 
-def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, *, in_part: bool = False) -> Agreement:
+def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inliers: Points | None = None) -> Agreement:
     """Compare two pictures where `matrix` (query -> reference pixels) lets them overlap.
 
-    `in_part`: they may agree in a part of that alone. Without other evidence that would be believed too often: some
-    rectangle agrees by chance in half of all pairs.
+    `inliers` [n, 2], in pixels of the reference, say where local features agree. With them there is a reason to look
+    finely, and to believe that only a part agrees if they lie in it: some rectangle does in half of all pairs.
     """
-    coarse = _measure(query, reference, matrix, _COARSE, False)
-    if coarse.everywhere < _WORTH_A_LOOK:
+    coarse = _measure(query, reference, matrix, _COARSE, None)
+    if inliers is None and coarse.everywhere < _WORTH_A_LOOK and coarse.in_place < _WORTH_A_LOOK:
         return replace(coarse, matrix=matrix)
-    fine = _measure(query, reference, coarse.matrix, _FINE, in_part)
+    fine, used = _measure(query, reference, coarse.matrix, _FINE, inliers), coarse.matrix
     if coarse.matrix is not matrix and fine.median < coarse.median - _AS_GOOD:
-        unmended = _measure(query, reference, matrix, _FINE, in_part)
+        unmended = _measure(query, reference, matrix, _FINE, inliers)
         if unmended.median > fine.median:
-            return replace(unmended, matrix=matrix)
-    return replace(fine, matrix=coarse.matrix)
+            fine, used = unmended, matrix
+    if fine.share < _NEARLY_ALL or fine.blocks < _MANY_BLOCKS or fine.bend > _STRAIGHT:
+        return replace(fine, matrix=used)
+    # The same picture or one taken a moment later: a closer look halves the errors, but not what really moved.
+    close = _measure(query, reference, fine.matrix, 2 * _FINE, None)
+    if close.share < _NEARLY_ALL:
+        return replace(fine, matrix=used)
+    return replace(fine, matrix=fine.matrix, bend=close.bend / 2)
 
 
-def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, in_part: bool) -> Agreement:
+def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, inliers: Points | None) -> Agreement:
     nothing = Agreement(0.0, 0.0, 0, 0.0, matrix)
     in_query, in_reference = shared_area(matrix, query.size, reference.size)
     areas = polygon_area(in_query), polygon_area(in_reference)
@@ -115,7 +125,7 @@ def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, in
     seen = np.zeros((height, width), np.float32)
     cv2.fillConvexPoly(seen, np.rint(apply(to_canvas, in_reference)).astype(np.int32), 1.0)
     found = _correlate(one, other, seen)
-    return nothing if found is None else _summed_up(found, to_canvas, (width, height), matrix, in_part)
+    return nothing if found is None else _summed_up(found, to_canvas, (width, height), matrix, inliers)
 
 
 def _draw(picture: Picture, to_canvas: Matrix, size: tuple[int, int]) -> Floats:
@@ -135,14 +145,15 @@ def _draw(picture: Picture, to_canvas: Matrix, size: tuple[int, int]) -> Floats:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """The textured blocks: `row` and `column` in a `grid`, `best` correlation, `shift` [n, 2] that gave it; `seen`
-    counts blocks with and without texture.
+    """The textured blocks: `row` and `column` in a `grid`, `best` correlation, `shift` [n, 2] that gave it, correlation
+    `in_place`, -1 to 1; `seen` counts blocks with and without texture.
     """
 
     row: NDArray[np.intp]
     column: NDArray[np.intp]
     best: Floats
     shift: NDArray[np.float64]
+    in_place: Floats
     grid: tuple[int, int]
     seen: int
 
@@ -165,23 +176,28 @@ def _correlate(one: Floats, other: Floats, seen: Floats) -> _Blocks | None:
     product = _block_means(products)[:, row, column]
     mean_there = _moved_means(padded)[:, row, column]
     variance_there = _moved_means(padded * padded)[:, row, column] - mean_there * mean_there
-    value = np.abs(product - mean[row, column] * mean_there)
+    value = product - mean[row, column] * mean_there
     value /= np.sqrt(np.maximum(variance[row, column] * variance_there, 1e-6))
     value[variance_there <= _TEXTURE / 4] = 0
-    best, shift = _peak(value.reshape(_STEPS, _STEPS, -1))
-    return _Blocks(row, column, best, shift, whole.shape, int(whole.sum()))
+    value = value.reshape(_STEPS, _STEPS, -1)
+    best, shift = _peak(np.abs(value))
+    return _Blocks(row, column, best, shift, value[_REACH, _REACH], whole.shape, int(whole.sum()))
 
 
-def _summed_up(blocks: _Blocks, to_canvas: Matrix, canvas: tuple[int, int], matrix: Matrix, in_part: bool) -> Agreement:
+def _summed_up(
+    blocks: _Blocks, to_canvas: Matrix, canvas: tuple[int, int], matrix: Matrix, inliers: Points | None
+) -> Agreement:
     agrees = blocks.best > _AGREES
     centre = np.stack([blocks.column + 1.0, blocks.row + 1.0], axis=1)[agrees] * _STEP
     rows, columns = blocks.grid
     everything = Part(0, rows, 0, columns)
-    part = find_part(blocks.row, blocks.column, agrees, blocks.grid) if in_part else everything
+    part, box = everything, None
+    if inliers is not None and (found := find_part(blocks.row, blocks.column, agrees, blocks.grid)) != everything:
+        part, box = found, _box(found, blocks.grid, to_canvas, canvas)
     inside = part.holds(blocks.row, blocks.column)
     bend = _bend(centre[inside[agrees]], blocks.shift[agrees & inside])
-    if part != everything and bend > _STRAIGHT:
-        return _summed_up(blocks, to_canvas, canvas, matrix, False)
+    if inliers is not None and box is not None and (bend > _STRAIGHT or _share_inside(inliers, box) < _MOST_INLIERS):
+        return _summed_up(blocks, to_canvas, canvas, matrix, None)
     room = blocks.seen * (part.bottom - part.top) * (part.right - part.left) / (rows * columns)
     return Agreement(
         median=float(np.median(blocks.best[inside])),
@@ -190,9 +206,16 @@ def _summed_up(blocks: _Blocks, to_canvas: Matrix, canvas: tuple[int, int], matr
         textured=min(float(inside.sum() / max(room, 1)), 1.0),
         matrix=_mend(centre, blocks.shift[agrees], to_canvas, matrix),
         bend=bend,
+        in_place=float(np.abs(blocks.in_place[inside].mean())),
         everywhere=float(agrees.mean()),
-        part=None if part == everything else _box(part, blocks.grid, to_canvas, canvas),
+        part=box,
     )
+
+
+def _share_inside(points: Points, box: Box) -> float:
+    left, top, right, bottom = box
+    x, y = points.T
+    return float(((x >= left) & (x <= right) & (y >= top) & (y <= bottom)).mean())
 
 
 def _box(part: Part, grid: tuple[int, int], to_canvas: Matrix, canvas: tuple[int, int]) -> Box:

@@ -29,7 +29,8 @@ class Geometry:
     """`matrix` float64 [3, 3] takes the query to the reference, both in units of their longer sides, corners at (0, 0).
 
     `inliers` counts distinct places that fit, `weight` their sureness; `possible` how many of the reference's features
-    lie in the query at all; `error` is the root mean square of the inliers' distances, in units of the query.
+    lie in the query at all; `error` is the root mean square of the inliers' distances, in units of the query. `places`
+    float64 [inliers, 2]: where they are in the reference.
     """
 
     matrix: Matrix
@@ -39,6 +40,7 @@ class Geometry:
     error: float
     mirrored: bool
     negative: bool
+    places: NDArray[np.float64]
 
 
 def fit_geometry(found: Correspondences, reference_frames: NDArray[np.float32]) -> Geometry | None:
@@ -90,6 +92,7 @@ def _refine(
         error,
         bool(found.mirrored[seed]),
         bool(np.median(found.negative[distinct])),
+        found.reference[distinct, :2].astype(np.float64),
     )
 
 

@@ -20,8 +20,7 @@ from copydet.verification.correspond import correspond
 from copydet.verification.geometry import Geometry, fit_geometry
 from copydet.verification.outline import Matrix, Size, part_shown, polygon_area, shared_area
 
-_SURE_OF_A_PART = 5  # inliers from which on a part of the overlap may be all that is there
-_SURE_INLIERS = 8  # from here on features are believed, and the view is not asked
+_BELIEVED, _SURE_INLIERS = 5, 8  # inliers that say where to look; from which on the view is not asked
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,10 @@ _Hypothesis = tuple[Matrix, Geometry | None, Agreement | None]
 def _look(query: QuerySide, reference: ReferenceSide, matrix: Matrix, geometry: Geometry | None) -> _Hypothesis:
     if reference.picture is None:
         return matrix, geometry, None
-    in_part = geometry is not None and geometry.inliers >= _SURE_OF_A_PART
-    agreement = measure_agreement(query.picture, reference.picture, matrix, in_part=in_part)
+    inliers = None
+    if geometry is not None and geometry.inliers >= _BELIEVED:
+        inliers = geometry.places * max(reference.picture.size) - 0.5
+    agreement = measure_agreement(query.picture, reference.picture, matrix, inliers)
     return agreement.matrix, geometry, agreement
 
 

@@ -20,10 +20,10 @@ from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, fit_verified, num
 from copydet.descriptors.registry import load_descriptor
 from copydet.errors import UsageError
 
-STRANGERS = PairNumbers(0.2, -0.1, 0, 0, 0, 0, 0, 0.35, 0.02, 80, 0.8, 1.5, 1, 1, 1)
+STRANGERS = PairNumbers(0.2, -0.1, 0, 0, 0, 0, 0, 0.35, 0.02, 80, 0.8, 1.5, 0.02, 1, 1, 1)
 LOOK_ALIKES = replace(STRANGERS, similarity=0.75, normalised_similarity=0.25)
-COPY = PairNumbers(0.85, 0.4, 25, 40, 30, 80, 0.002, 0.95, 0.97, 150, 0.9, 0.3, 1, 1, 1)
-LOST = PairNumbers(0.2, -0.1, 1, 3, 1, 40, 0.006, 0.35, 0.05, 40, 0.8, 1.5, 0.3, 0.3, 1)
+COPY = PairNumbers(0.85, 0.4, 25, 40, 30, 80, 0.002, 0.95, 0.97, 150, 0.9, 0.3, 0.9, 1, 1, 1)
+LOST = PairNumbers(0.2, -0.1, 1, 3, 1, 40, 0.006, 0.35, 0.05, 40, 0.8, 1.5, 0.05, 0.3, 0.3, 1)
 
 
 def draw_pairs(count: int, seed: int = 0) -> tuple[list[PairNumbers], np.ndarray]:
@@ -47,6 +47,7 @@ def draw_pairs(count: int, seed: int = 0) -> tuple[list[PairNumbers], np.ndarray
                 blocks=float(rng.integers(4, 200)),
                 textured=0.9,
                 bend=0.4,
+                in_place=0.5,
                 query_overlap=float(rng.uniform(0.05, 1)),
                 reference_overlap=float(rng.uniform(0.05, 1)),
                 compared=1.0,
@@ -120,6 +121,7 @@ pairs_drawn = st.builds(
     blocks=finite,
     textured=share,
     bend=share,
+    in_place=share,
     query_overlap=share,
     reference_overlap=share,
     compared=st.sampled_from([0.0, 1.0]),
@@ -136,9 +138,9 @@ def test_any_pair_has_a_score_between_0_and_1(pair: PairNumbers) -> None:
 
 
 def test_the_numbers_are_finite_and_their_products_are_all_there() -> None:
-    pairs = [STRANGERS, LOST, COPY, PairNumbers(*[0.0] * 15)]
+    pairs = [STRANGERS, LOST, COPY, PairNumbers(*[0.0] * 16)]
     numbers = numbers_of(pairs, NUMBERS + PIXEL_NUMBERS)
-    assert numbers.shape == (4, 15)
+    assert numbers.shape == (4, 16)
     assert np.isfinite(numbers).all()
     expanded = quadratic(np.array([[2.0, 3.0, 5.0]]))
     assert sorted(expanded[0]) == sorted([2, 3, 5, 4, 6, 10, 9, 15, 25])
