@@ -19,7 +19,7 @@ from copydet.decisions.decide import DEFAULT_PRECISION
 from copydet.decisions.ignore import NOTHING, Ignored
 from copydet.descriptors.embeddings import EmbeddingQueries, embedding_dimension, list_query_embeddings, list_specs
 from copydet.descriptors.registry import Descriptor, external_name, is_external, load_descriptor
-from copydet.engines import local
+from copydet.engines import compaction, local
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.queries import Queries, Query, list_queries
@@ -42,6 +42,8 @@ from copydet.shards.recipe import load_recipe, recipe_fields
 from copydet.shards.select import select_rows
 from copydet.shards.shard import open_shard
 from copydet.store import atomic, snapshots
+from copydet.store.check import verify_small
+from copydet.store.compact import Unused, remove_unused
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import DescriptorEntry, Snapshot
 
@@ -71,15 +73,20 @@ class Index:
     the newest state. Make one with `create`, `build` or `open`.
     """
 
-    def __init__(self, path: Path, snapshot: Snapshot, descriptor: Descriptor, device: str) -> None:
+    def __init__(
+        self, path: Path, snapshot: Snapshot, descriptor: Descriptor, device: str, held: object = None
+    ) -> None:
         self.path = path
         self.descriptor = descriptor
         self._device = device
-        self._show(snapshot)
+        self._show(snapshot, held)
 
-    def _show(self, snapshot: Snapshot) -> None:
+    def _show(self, snapshot: Snapshot, held: object = None) -> None:
+        held = held or snapshots.hold(self.path, snapshot)
+        verify_small(self.path, snapshot)
         self.snapshot = snapshot
-        self._shards = tuple(open_shard(self.path, entry, self.descriptor.dimension) for entry in snapshot.shards)
+        dimension = self.descriptor.dimension
+        self._shards = tuple(open_shard(self.path, entry, dimension, held) for entry in snapshot.shards)
         removed = read_deletions(self.path, snapshot)
         self.__dict__.pop("_local", None)
         self._living = tuple(_without(shard.described, removed.get(shard.name)) for shard in self._shards)
@@ -158,8 +165,8 @@ class Index:
         Raises NotAnIndex, and UsageError when the descriptor at hand is not the one that made the index.
         """
         path = Path(path)
-        snapshot = snapshots.read_current(path)
-        return cls(path, snapshot, _descriptor_of(path, snapshot, descriptor), device)
+        snapshot, held = snapshots.hold_current(path)
+        return cls(path, snapshot, _descriptor_of(path, snapshot, descriptor), device, held)
 
     def add(
         self,
@@ -200,6 +207,13 @@ class Index:
         before = self.snapshot.images
         self._show(remove_images(self.path, ids, where=where))
         return before - self.snapshot.images
+
+    def compact(self, *, max_memory: int | None = None, progress: Progress | None = None) -> Unused:
+        """Drop removed images, join small shards, and delete the files that nobody needs any more; returns what was
+        deleted. What is left is found as before. Files that an older `Index` still reads stay.
+        """
+        self._show(compaction.compact(self.path, max_memory=max_memory, progress=progress))
+        return remove_unused(self.path)
 
     def match(
         self,
@@ -285,6 +299,8 @@ def read_info(path: str | Path, snapshot: Snapshot | None = None) -> IndexInfo:
     """What is in an index, without its descriptor. Raises NotAnIndex."""
     path = Path(path)
     snapshot = snapshot or snapshots.read_current(path)
+    held = snapshots.hold(path, snapshot)
+    verify_small(path, snapshot)
     removed = read_deletions(path, snapshot)
     statuses: Counter[str] = Counter()
     files = list(snapshot.files.values())
@@ -292,7 +308,7 @@ def read_info(path: str | Path, snapshot: Snapshot | None = None) -> IndexInfo:
         gone = removed.get(entry.name, np.empty(0, np.int64))
         statuses["ok"] += entry.described - int((gone < entry.described).sum())
         failed = np.setdiff1d(np.arange(entry.described, entry.images), gone)
-        shard = open_shard(path, entry, snapshot.descriptor.dimension)
+        shard = open_shard(path, entry, snapshot.descriptor.dimension, held)
         statuses.update(shard.image_columns(failed, ("status",))["status"].to_pylist())
         files += entry.files.values()
     return IndexInfo(

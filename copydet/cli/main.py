@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "copydet.cli.compare",
     "add": "copydet.cli.add",
     "remove": "copydet.cli.remove",
+    "compact": "copydet.cli.compact",
     "inspect": "copydet.cli.inspect",
     "doctor": "copydet.cli.doctor",
     "evaluate": "copydet.cli.evaluate",

@@ -1,6 +1,6 @@
 """From chunks to shards: pure functions of chunks, recipe and quantiser, so that any process could build any shard."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,20 +88,32 @@ def build_shard(
 def _write_rows(
     writer: pq.ParquetWriter, chunks: Sequence[Chunk], schema: pa.Schema, renamed: dict[int, pa.Table]
 ) -> tuple[int, int]:
-    counts = {True: 0, False: 0}
+    """Write the rows with status ok, then the others; how many all are, and how many are ok."""
+    counts = []
     for wanted in (True, False):
-        waiting: list[pa.Table] = []
-        for chunk in chunks:
-            rows = conform(_rename(chunk.rows(), renamed.get(chunk.number)), schema)
-            is_ok = pc.equal(rows["status"], "ok")
-            waiting.append(rows.filter(is_ok if wanted else pc.invert(is_ok)))
-            counts[wanted] += len(waiting[-1])
-            if sum(map(len, waiting)) >= _ROW_GROUP:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting = []
-        if sum(map(len, waiting)):
+        tables = (conform(_rename(chunk.rows(), renamed.get(chunk.number)), schema) for chunk in chunks)
+        counts.append(write_tables(writer, (table.filter(_has_status(table, wanted)) for table in tables)))
+    return sum(counts), counts[0]
+
+
+def write_tables(writer: pq.ParquetWriter, tables: Iterable[pa.Table]) -> int:
+    """Write tables one after the other in row groups of a good size; returns the number of rows."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += len(table)
+        if sum(map(len, waiting)) >= _ROW_GROUP:
             writer.write_table(pa.concat_tables(waiting))
-    return sum(counts.values()), counts[True]
+            waiting = []
+    if sum(map(len, waiting)):
+        writer.write_table(pa.concat_tables(waiting))
+    return rows
+
+
+def _has_status(table: pa.Table, ok: bool) -> pa.ChunkedArray:
+    is_ok = pc.equal(table["status"], "ok")
+    return is_ok if ok else pc.invert(is_ok)
 
 
 def _rename(rows: pa.Table, renamed: pa.Table | None) -> pa.Table:

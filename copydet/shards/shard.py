@@ -29,7 +29,7 @@ class Shard:
 
     `codes`: faiss.Index with inner product, `described` vectors. `descriptors`: float16 [described, dimension], memory-
     mapped, rows of length 1. `images`: rows of images.parquet, those without a descriptor at the end. `local_codec`:
-    what the bytes of the local features mean; None where the shard has none.
+    what the bytes of the local features mean; None where the shard has none. `held` keeps the files from being deleted.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Shard:
     descriptors: StoredVectors
     images_hash: str
     local_codec: str | None = None
+    held: object = None
 
     @cached_property
     def local(self) -> StoredLocal | None:
@@ -75,7 +76,7 @@ class Shard:
         return ids
 
 
-def open_shard(index: Path, entry: ShardEntry, dimension: int) -> Shard:
+def open_shard(index: Path, entry: ShardEntry, dimension: int, held: object = None) -> Shard:
     """Open a shard of the index in folder `index`. Raises CopydetError when files are missing, cut, or do not belong
     together.
 
@@ -99,6 +100,7 @@ def open_shard(index: Path, entry: ShardEntry, dimension: int) -> Shard:
         descriptors=_map(paths[DESCRIPTORS], entry.described, dimension),
         images_hash=entry.files[IMAGES].xxh3,
         local_codec=entry.local.codec if entry.local else None,
+        held=held,
     )
 
 
