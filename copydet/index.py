@@ -4,9 +4,7 @@ index = Index.build("photos/", "photos.index")
 for result in index.match(["query.jpg", some_array, some_pil_image]): ...
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import cast
@@ -19,7 +17,9 @@ from copydet.decisions.decide import DEFAULT_PRECISION
 from copydet.decisions.ignore import NOTHING, Ignored
 from copydet.descriptors.embeddings import EmbeddingQueries, embedding_dimension, list_query_embeddings, list_specs
 from copydet.descriptors.registry import Descriptor, external_name, is_external, load_descriptor
+from copydet.descriptors.runtimes import Runtime
 from copydet.engines import compaction, local
+from copydet.engines.repair import Repaired, repair
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.queries import Queries, Query, list_queries
@@ -37,35 +37,17 @@ from copydet.progress import Progress
 from copydet.records import QueryResult, Vectors
 from copydet.search.views import ViewLevel
 from copydet.search.votes import LocalLists
+from copydet.shards.check import Depth, check_index
 from copydet.shards.deletions import read_deletions, remove_images
 from copydet.shards.recipe import load_recipe, recipe_fields
 from copydet.shards.select import select_rows
 from copydet.shards.shard import open_shard
+from copydet.shards.summary import IndexInfo, read_info
 from copydet.store import atomic, snapshots
-from copydet.store.check import verify_small
+from copydet.store.check import Problem, verify_small
 from copydet.store.compact import Unused, remove_unused
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import DescriptorEntry, Snapshot
-
-
-@dataclass(frozen=True)
-class IndexInfo:
-    """What is in an index. `images` and `statuses` leave removed images out; `bytes` is the size of its files."""
-
-    path: str
-    snapshot: int
-    created_at: str
-    history: str
-    descriptor: str
-    descriptor_hash: str
-    dimension: int
-    recipe: str
-    codes: tuple[str, ...]
-    shards: int
-    images: int
-    removed: int
-    statuses: Mapping[str, int]
-    bytes: int
 
 
 class Index:
@@ -215,6 +197,10 @@ class Index:
         self._show(compaction.compact(self.path, max_memory=max_memory, progress=progress))
         return remove_unused(self.path)
 
+    def check(self, depth: Depth = "sums") -> list[Problem]:
+        """What is wrong with the files of the newest snapshot, see check_index; `repair_index` mends what it can."""
+        return list(check_index(self.path, depth))
+
     def match(
         self,
         queries: Queries | EmbeddingQueries,
@@ -283,6 +269,22 @@ def describe(images: Queries, *, descriptor: str = "small", device: str = "auto"
     return _describe(images, _open_named(descriptor, device))
 
 
+def repair_index(
+    path: str | Path, *, descriptor: str | None = None, device: str = "auto", progress: Progress | None = None
+) -> Repaired:
+    """Check an index row by row and make again what can be had from the rest of it or from the original images.
+
+    A damaged index need not open for that. `descriptor` tells where its descriptor is when it has moved; it is opened
+    when originals must be described again. Raises NotAnIndex.
+    """
+    path = Path(path)
+
+    def open_runtime() -> Runtime:
+        return open_descriptor(_descriptor_of(path, snapshots.read_current(path), descriptor), device).runtime
+
+    return repair(path, open_runtime, progress=progress)
+
+
 def compare(
     first: Query,
     second: Query,
@@ -293,40 +295,6 @@ def compare(
 ) -> Comparison:
     """Every number between two images, the same in either order. Raises UsageError when one cannot be decoded."""
     return compare_images(first, second, _open_named(descriptor, device), precision)
-
-
-def read_info(path: str | Path, snapshot: Snapshot | None = None) -> IndexInfo:
-    """What is in an index, without its descriptor. Raises NotAnIndex."""
-    path = Path(path)
-    snapshot = snapshot or snapshots.read_current(path)
-    held = snapshots.hold(path, snapshot)
-    verify_small(path, snapshot)
-    removed = read_deletions(path, snapshot)
-    statuses: Counter[str] = Counter()
-    files = list(snapshot.files.values())
-    for entry in snapshot.shards:
-        gone = removed.get(entry.name, np.empty(0, np.int64))
-        statuses["ok"] += entry.described - int((gone < entry.described).sum())
-        failed = np.setdiff1d(np.arange(entry.described, entry.images), gone)
-        shard = open_shard(path, entry, snapshot.descriptor.dimension, held)
-        statuses.update(shard.image_columns(failed, ("status",))["status"].to_pylist())
-        files += entry.files.values()
-    return IndexInfo(
-        path=str(path),
-        snapshot=snapshot.number,
-        created_at=snapshot.created_at,
-        history=snapshot.history,
-        descriptor=snapshot.descriptor.name,
-        descriptor_hash=snapshot.descriptor.hash,
-        dimension=snapshot.descriptor.dimension,
-        recipe=str(snapshot.recipe.get("name", "auto")),
-        codes=tuple(sorted({entry.codes for entry in snapshot.shards})),
-        shards=len(snapshot.shards),
-        images=snapshot.images,
-        removed=snapshot.removed,
-        statuses=dict(statuses),
-        bytes=sum(file.bytes for file in files),
-    )
 
 
 def _describe(images: Queries, opened: OpenDescriptor) -> Vectors:

@@ -7,22 +7,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.engines.local import read_quantiser, recipe_of
+from copydet.engines.local import recipe_of
 from copydet.engines.memory import memory_plan
 from copydet.errors import CopydetError
 from copydet.images.decode import Limits
 from copydet.progress import Progress, Silent
 from copydet.shards import staging
-from copydet.shards.build import Codes
-from copydet.shards.deletions import forget_deletions, read_deletions
+from copydet.shards.build import codes_of
+from copydet.shards.deletions import move_deletions, read_deletions
 from copydet.shards.join import join_shards
-from copydet.shards.quantiser import train_quantiser
 from copydet.shards.shard import open_shard
 from copydet.store import atomic, snapshots
-from copydet.store.check import check_files, require_whole
+from copydet.store.check import check_files, files_of, require_whole
 from copydet.store.compact import Join, plan_joins
 from copydet.store.locks import write_lock
-from copydet.store.snapshots import FileEntry, ShardEntry, Snapshot
+from copydet.store.snapshots import ShardEntry, Snapshot
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _commit(index: Path, base: Snapshot, plan: CompactionPlan, written: Mapping[
         if entry is not None:
             shards.append(entry)
     snapshot = replace(
-        forget_deletions(index, base, old),
+        move_deletions(index, base, dict.fromkeys(old)),
         shards=tuple(shards),
         history=f"compact: {len(base.shards):,} shards became {len(shards):,}, {plan.removed:,} images dropped",
     )
@@ -137,18 +136,3 @@ def without_quantiser(snapshot: Snapshot) -> Snapshot:
     """The same where no shard's codes were made with the quantiser: the next addition trains one."""
     files = {name: file for name, file in snapshot.files.items() if name != snapshot.quantiser}
     return replace(snapshot, quantiser=None, files=files)
-
-
-def codes_of(index: Path, snapshot: Snapshot, factory: str) -> Codes:
-    """How the codes of a shard of this factory string were made."""
-    name = snapshot.quantiser
-    if factory == "Flat":
-        return Codes(factory, None)
-    if name is None:  # codes that need no training
-        return Codes(factory, train_quantiser(factory, np.empty((0, snapshot.descriptor.dimension), np.float32)))
-    return Codes(factory, read_quantiser(index, name, snapshot.files[name]))
-
-
-def files_of(shard: ShardEntry) -> list[tuple[str, FileEntry]]:
-    """(path inside the index, size and hash) of the files of a shard."""
-    return [(f"shards/{shard.name}/{name}", file) for name, file in shard.files.items()]

@@ -28,7 +28,7 @@ from copydet.shards import staging
 from copydet.shards.build import Codes, build_shard, common_schema, divide
 from copydet.shards.deletions import image_files
 from copydet.shards.duplicates import find_duplicates
-from copydet.shards.quantiser import check_factory, sample_vectors, train_quantiser
+from copydet.shards.quantiser import check_factory, read_quantiser, sample_vectors, train_quantiser
 from copydet.shards.recipe import Recipe, auto_local_features, choose_recipe, parse_recipe, recipe_fields
 from copydet.shards.staging import Chunk
 from copydet.store import atomic, snapshots
@@ -265,13 +265,6 @@ def _keep_quantiser(index: Path, trained: NDArray[np.uint8]) -> tuple[str, int, 
     atomic.make_folder(index / "quantisers")
     atomic.write_bytes(index / name, data)
     return name, len(data), content
-
-
-def read_quantiser(index: Path, name: str, entry: FileEntry) -> NDArray[np.uint8]:
-    data = snapshots.check_file(index, name, entry).read_bytes()
-    if hash_bytes(data) != entry.xxh3:
-        raise CopydetError(f"{index / name} is damaged: its hash differs from the snapshot's")
-    return np.frombuffer(data, np.uint8)
 
 
 def _build_shards(

@@ -15,11 +15,11 @@ from copydet.local_features.describe import CODEC
 from copydet.shards.duplicates import read_duplicates
 from copydet.shards.local import FEATURES, OFFSETS, write_local
 from copydet.shards.metadata import conform, read_schema, unify_schemas
-from copydet.shards.quantiser import write_codes
+from copydet.shards.quantiser import read_quantiser, train_quantiser, write_codes
 from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, map_descriptors
 from copydet.shards.staging import Chunk
 from copydet.store import atomic
-from copydet.store.snapshots import LocalEntry, ShardEntry, file_entry
+from copydet.store.snapshots import LocalEntry, ShardEntry, Snapshot, file_entry
 
 _ROW_GROUP = 16_384
 
@@ -30,6 +30,16 @@ class Codes:
 
     factory: str
     quantiser: NDArray[np.uint8] | None
+
+
+def codes_of(index: Path, snapshot: Snapshot, factory: str) -> Codes:
+    """How the codes of a shard of this factory string were made."""
+    name = snapshot.quantiser
+    if factory == "Flat":
+        return Codes(factory, None)
+    if name is None:  # codes that need no training
+        return Codes(factory, train_quantiser(factory, np.empty((0, snapshot.descriptor.dimension), np.float32)))
+    return Codes(factory, read_quantiser(index, name, snapshot.files[name]))
 
 
 def divide(chunks: Sequence[Chunk], shard_images: int) -> list[list[Chunk]]:

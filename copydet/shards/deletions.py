@@ -4,7 +4,7 @@ deletions/NNNNNN.parquet holds a row for each removed image: `shard`, `row` (of 
 named by place, not by id, so that a removed id can be added again: its new row lives while the old one stays dead.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,10 +97,12 @@ def _commit(index: Path, snapshot: Snapshot, found: pa.Table) -> Snapshot:
     return snapshots.commit(index, replace(_write(index, snapshot, rows), history=history))
 
 
-def forget_deletions(index: Path, snapshot: Snapshot, shards: Collection[str]) -> Snapshot:
-    """The next snapshot, not committed, with the deletions of these shards left out; their rows are gone."""
+def move_deletions(index: Path, snapshot: Snapshot, names: Mapping[str, str | None]) -> Snapshot:
+    """The next snapshot, not committed, where shards have other `names`; None: its removed rows are gone for good."""
     rows = _read(index, snapshot)
-    return _write(index, snapshot, rows.filter(pc.invert(pc.is_in(rows["shard"], pa.array(shards, pa.string())))))
+    moved = pa.array([names.get(name, name) for name in rows["shard"].to_pylist()], pa.string())
+    rows = rows.set_column(0, "shard", moved).filter(pc.is_valid(moved))
+    return _write(index, snapshot, rows.sort_by([("shard", "ascending"), ("row", "ascending")]))
 
 
 def _write(index: Path, snapshot: Snapshot, rows: pa.Table) -> Snapshot:

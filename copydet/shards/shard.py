@@ -83,14 +83,9 @@ def open_shard(index: Path, entry: ShardEntry, dimension: int, held: object = No
     Sizes are compared with the snapshot before anything is read; contents are not hashed.
     """
     folder = shard_folder(index, entry.name)
-    for name in (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if entry.local else ())):
-        if name not in entry.files:
-            raise CopydetError(f"{folder} is damaged: the snapshot lists no {name}")
     paths = {name: check_file(index, f"shards/{entry.name}/{name}", file) for name, file in entry.files.items()}
-    if entry.files[DESCRIPTORS].bytes != entry.described * dimension * 2:
-        raise CopydetError(f"{paths[DESCRIPTORS]} does not hold {entry.described:,} descriptors of {dimension} numbers")
-    if entry.local and not _local_fits(entry, entry.local):
-        raise CopydetError(f"{paths[FEATURES]} does not hold {entry.local.features:,} local features")
+    if reason := fits(entry, dimension):
+        raise CopydetError(f"{folder} is damaged: {reason}")
     return Shard(
         name=entry.name,
         folder=folder,
@@ -102,6 +97,18 @@ def open_shard(index: Path, entry: ShardEntry, dimension: int, held: object = No
         local_codec=entry.local.codec if entry.local else None,
         held=held,
     )
+
+
+def fits(entry: ShardEntry, dimension: int) -> str:
+    """Why the names, sizes and counts of a shard do not fit each other; empty when they do."""
+    for name in (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if entry.local else ())):
+        if name not in entry.files:
+            return f"the snapshot lists no {name}"
+    if entry.files[DESCRIPTORS].bytes != entry.described * dimension * 2:
+        return f"{DESCRIPTORS} does not hold {entry.described:,} descriptors of {dimension} numbers"
+    if entry.local and not _local_fits(entry, entry.local):
+        return f"{FEATURES} does not hold {entry.local.features:,} local features"
+    return ""
 
 
 def _local_fits(entry: ShardEntry, local: LocalEntry) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from copydet.errors import CopydetError
 from copydet.store import snapshots
 from copydet.store.hashing import hash_file
-from copydet.store.snapshots import FileEntry, Snapshot
+from copydet.store.snapshots import FileEntry, ShardEntry, Snapshot
 
 VERIFIED_BYTES = 512 << 20  # compared whenever an index is opened: 0.1 s where they are in the page cache
 ADVICE = "see what is left with: copydet inspect --check sums --index"
@@ -26,8 +26,12 @@ class Problem:
 
 def named_files(snapshot: Snapshot) -> dict[str, FileEntry]:
     """Path inside the index -> size and hash, of every file that the snapshot names."""
-    shards = {f"shards/{shard.name}/{name}": file for shard in snapshot.shards for name, file in shard.files.items()}
-    return {**snapshot.files, **shards}
+    return {**snapshot.files, **dict(file for shard in snapshot.shards for file in files_of(shard))}
+
+
+def files_of(shard: ShardEntry) -> list[tuple[str, FileEntry]]:
+    """(path inside the index, size and hash) of the files of a shard."""
+    return [(f"shards/{shard.name}/{name}", file) for name, file in shard.files.items()]
 
 
 def check_files(index: Path, files: Iterable[tuple[str, FileEntry]], *, sums: bool) -> Iterator[Problem]:
