@@ -35,6 +35,7 @@ from copydet.matching import (
 )
 from copydet.progress import Progress
 from copydet.records import QueryResult, Vectors
+from copydet.search.operating_points import OperatingPoint, read_points
 from copydet.search.views import ViewLevel
 from copydet.search.votes import LocalLists
 from copydet.shards.check import Depth, check_index
@@ -48,6 +49,9 @@ from copydet.store.check import Problem, verify_small
 from copydet.store.compact import Unused, remove_unused
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import DescriptorEntry, Snapshot
+from copydet.tuning import QUERIES, tune
+
+_GROWN = 2  # times the images that an operating point was measured with: more is another index
 
 
 class Index:
@@ -197,6 +201,21 @@ class Index:
         self._show(compaction.compact(self.path, max_memory=max_memory, progress=progress))
         return remove_unused(self.path)
 
+    def tune(
+        self, targets: Sequence[float], *, queries: int = QUERIES, progress: Progress | None = None
+    ) -> dict[float, OperatingPoint]:
+        """Measure and keep how far the index must be searched for each of the recalls `targets`; returns what is known.
+
+        Recall: share of the ten nearest by exact search that are found, on `queries` edited images of the index. Raises
+        UsageError when too few of their originals can be read.
+        """
+        references, runtime = self._references(votes=False), self._opened.runtime
+        selected = references.selected
+        self._show(
+            tune(self.path, self.snapshot, self._shards, selected, runtime, targets, queries=queries, progress=progress)
+        )
+        return read_points(self.snapshot.operating_points)
+
     def check(self, depth: Depth = "sums") -> list[Problem]:
         """What is wrong with the files of the newest snapshot, see check_index; `repair_index` mends what it can."""
         return list(check_index(self.path, depth))
@@ -211,6 +230,7 @@ class Index:
         views: ViewLevel = "auto",
         votes: bool = True,
         verify: bool = True,
+        recall: float | None = None,
         where: str | None = None,
         ignored: Ignored = NOTHING,
         workers: int | None = None,
@@ -221,6 +241,9 @@ class Index:
 
         `views` says which parts of a query are searched (see query_views); `votes`, whether local features propose
         references too; `verify`, whether what was proposed is verified.
+
+        `recall`: search as far as `tune` found that this needs; None: as the recipe says. Raises UsageError where that
+        was not measured.
 
         `where` is a SQL condition on the references (columns of images.parquet); `ignored` says what was looked at and
         shall not come back (read_ignored reads a file of it). A query that cannot be decoded gives
@@ -233,9 +256,11 @@ class Index:
         options = MatchOptions(top_k, precision, views, votes, verify, ignored, workers=workers, limits=limits)
         if embeddings:
             vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
-            return match_embeddings(vectors, self._references(where, False, ignored), self._opened, options, progress)
+            return match_embeddings(
+                vectors, self._references(where, False, ignored, recall), self._opened, options, progress
+            )
         images = list_queries(cast(Queries, queries))
-        return match_images(images, self._references(where, votes, ignored), self._opened, options, progress)
+        return match_images(images, self._references(where, votes, ignored, recall), self._opened, options, progress)
 
     def describe(self, images: Queries) -> Vectors:
         """Descriptors that compare with this index's: float32 [n, dimension], rows of length 1, in order.
@@ -247,7 +272,10 @@ class Index:
     def info(self) -> IndexInfo:
         return read_info(self.path, self.snapshot)
 
-    def _references(self, where: str | None = None, votes: bool = True, ignored: Ignored = NOTHING) -> References:
+    def _references(
+        self, where: str | None = None, votes: bool = True, ignored: Ignored = NOTHING, recall: float | None = None
+    ) -> References:
+        point = None if recall is None else self._point(recall)
         selected: Sequence[NDArray[np.bool_] | None] = self._living
         for condition in (where, _none_of(ignored.references)):
             if condition is not None:
@@ -257,8 +285,27 @@ class Index:
                 selected = [mask if before is None else mask & before for mask, before in both]
         recipe = self.snapshot.recipe
         nprobe, candidates = recipe.get("nprobe", 0), recipe.get("candidates", 0)
+        if point is not None:
+            nprobe, candidates = point.nprobe, point.candidates
         lists = self._local if votes else open_local(())
         return References(self._shards, lists, tuple(selected), nprobe, candidates)
+
+    def _point(self, recall: float) -> OperatingPoint:
+        """The least operating point of at least this recall."""
+        points = read_points(self.snapshot.operating_points)
+        for target, point in points.items():
+            if target >= recall:
+                if self.snapshot.images > _GROWN * point.images:
+                    raise UsageError(
+                        f"{self.path} was tuned for {point.images:,} images and holds {self.snapshot.images:,} now; "
+                        f"measure again with: copydet tune --index {self.path} --recall {target:g}"
+                    )
+                return point
+        known = f"there are {', '.join(f'{target:g}' for target in points)}" if points else "there is none"
+        raise UsageError(
+            f"{self.path} has no operating point for recall {recall:g} ({known}); measure one with: "
+            f"copydet tune --index {self.path} --recall {recall:g}"
+        )
 
 
 def describe(images: Queries, *, descriptor: str = "small", device: str = "auto") -> Vectors:

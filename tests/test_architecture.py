@@ -15,7 +15,7 @@ PACKAGE = ROOT / "copydet"
 ORDER = [
     *("errors", "progress", "records"),
     *("images", "descriptors", "local_features", "store", "shards", "engines", "search", "verification", "decisions"),
-    *("matching", "comparison", "index"),
+    *("matching", "comparison", "tuning", "index"),
     *("training", "evaluation", "reports", "cli"),
 ]
 ONLY_IN = {

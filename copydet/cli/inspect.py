@@ -22,8 +22,8 @@ from copydet.cli.contents import failed_images, queries_for
 from copydet.cli.options import device_option, index_option, json_option, moved_descriptor_option
 
 if TYPE_CHECKING:
-    from copydet.index import IndexInfo
     from copydet.shards.check import Depth
+    from copydet.shards.summary import IndexInfo
     from copydet.store.snapshots import Snapshot
 
 PROBLEMS = 4  # the exit code where a check found some
@@ -78,7 +78,7 @@ def command(
         return _repair(index_path, descriptor, device, as_json)
     if depth is not None:
         return _check(index_path, depth, as_json)
-    from copydet.index import read_info
+    from copydet.shards.summary import read_info
     from copydet.store.snapshots import read_current
 
     snapshot = read_current(index_path)

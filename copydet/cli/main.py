@@ -27,6 +27,7 @@ COMMANDS = {
     "add": "copydet.cli.add",
     "remove": "copydet.cli.remove",
     "compact": "copydet.cli.compact",
+    "tune": "copydet.cli.tune",
     "inspect": "copydet.cli.inspect",
     "doctor": "copydet.cli.doctor",
     "evaluate": "copydet.cli.evaluate",

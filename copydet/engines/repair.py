@@ -27,10 +27,10 @@ import pyarrow.parquet as pq
 
 from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.runtimes import Runtime
-from copydet.errors import CopydetError, ImageProblem, UsageError
+from copydet.errors import CopydetError, UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.loader import Also, load
-from copydet.images.originals import Originals
+from copydet.images.originals import Originals, original_image
 from copydet.images.resize import Resize
 from copydet.local_features.describe import CODEC, LOCAL_EDGE, describe_local
 from copydet.progress import Progress, Silent
@@ -240,15 +240,7 @@ def _describe_again(images: Path, described: int, local_features: int, means: _M
 
 def _originals(rows: Iterable[Mapping[str, Any]]) -> Iterator[Image]:
     originals = Originals()
-    for row in rows:
-        yield Image(row["image_id"], row["uri"], row["source"], partial(_read, originals, row["uri"]))
-
-
-def _read(originals: Originals, uri: str) -> bytes:
-    data = originals.read(uri)
-    if data is None:
-        raise ImageProblem("unreadable", "it is gone or out of reach")
-    return data
+    return (original_image(originals, row["image_id"], row["uri"], row["source"]) for row in rows)
 
 
 def _rows(images: Path) -> Iterator[dict[str, Any]]:

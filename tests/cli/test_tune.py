@@ -1,0 +1,42 @@
+"""`copydet tune` and `copydet match --recall` as users meet them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import Done
+
+from copydet.store import snapshots
+
+
+def test_tuning_keeps_operating_points_that_match_takes(
+    run: Callable[..., Done], index: Path, descriptor: Path, queries: Path
+) -> None:
+    match = ("match", queries, "--index", index, "--device", "cpu")
+    before = run(*match, "--recall", "0.9")
+    assert before.code == 2
+    assert "no operating point for recall 0.9 (there is none)" in before.err
+    done = run("tune", "--index", index, "--recall", "0.9", "--recall", "0.95", "--device", "cpu", "--json")
+    assert done.code == 0, done.err
+    points = json.loads(done.out)["operating_points"]
+    assert {name: point["recall"] for name, point in points.items()} == {"0.9": 1.0, "0.95": 1.0}
+    assert snapshots.read_current(index).operating_points == points
+    found = run(*match, "--recall", "0.93")
+    assert found.code == 0, found.err
+    assert "coffee.png" in found.out
+    beyond = run(*match, "--recall", "0.97")
+    assert beyond.code == 2
+    assert "(there are 0.9, 0.95)" in beyond.err
+    assert "copydet tune" in beyond.err
+
+
+def test_tuning_without_originals_is_one_line(
+    run: Callable[..., Done], index: Path, photos: Path, tmp_path: Path
+) -> None:
+    away = photos.rename(photos.with_name("away"))
+    try:
+        done = run("tune", "--index", index, "--device", "cpu")
+    finally:
+        away.rename(photos)
+    assert done.code == 2
+    assert "only 0 of 5 originals can be read" in done.err
