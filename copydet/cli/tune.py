@@ -43,7 +43,6 @@ def command(
     \b
     Example:
       copydet tune --index photos.index --recall 0.95
-      copydet match suspects/ --index photos.index --recall 0.95
     """
     from copydet.index import Index
     from copydet.progress import show
