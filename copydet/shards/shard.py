@@ -65,10 +65,17 @@ class Shard:
         self, rows: "Sequence[int] | NDArray[np.int64]", columns: Sequence[str] = ("image_id", "uri")
     ) -> pa.Table:
         """The given columns of the given rows (in that order, repeats allowed). Reads only the row groups that hold
-        them.
+        them. Raises CopydetError when the file is damaged.
         """
         wanted = np.asarray(rows, dtype=np.int64)
-        return _take_rows(self.images_path, self.images_hash, wanted, tuple(columns))
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < self.images):
+            raise IndexError(f"{self.folder} has {self.images} rows, asked for {wanted.min()} to {wanted.max()}")
+        try:
+            table = _take_rows(self.images_path, self.images_hash, wanted, tuple(columns))
+            table.validate(full=True)  # text that is no UTF-8
+        except (pa.ArrowException, OSError, KeyError, IndexError, ValueError) as error:
+            raise CopydetError(f"{self.images_path} is damaged: {' '.join(str(error).split())}") from error
+        return table
 
     def image_ids(self, rows: "Sequence[int] | NDArray[np.int64]") -> list[str]:
         """Ids of the given rows, in that order."""
