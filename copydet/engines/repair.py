@@ -2,7 +2,7 @@
 
 | damaged | made again from |
 | --- | --- |
-| CURRENT | the newest snapshot whose files are all there |
+| CURRENT | the snapshot of which it still holds the hash, else the newest if its files are all there |
 | quantiser | the codes of any shard that it made |
 | codes | descriptors and quantiser |
 | descriptors | exact codes, else the originals |
@@ -48,6 +48,7 @@ from copydet.store.locks import write_lock
 from copydet.store.snapshots import LocalEntry, ShardEntry, Snapshot, file_entry
 
 _BATCH = 64
+_MOST_OF_A_HASH = 24  # of 32 digits: those of two files agree in 2
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,23 @@ def _mend_current(index: Path) -> Iterator[str]:
             raise  # a newer format
     except CopydetError:
         pass
-    for path in sorted((index / "snapshots").glob("*.json"), reverse=True):
+    paths = sorted((index / "snapshots").glob("*.json"))
+    noted = snapshots.noted_hash(index)
+    for path in [path for path in paths if hash_file(path) == noted] or paths[-1:]:
         try:
             snapshot = snapshots.read_snapshot(index, int(path.stem))
         except (CopydetError, ValueError):
             continue
+        if noted and _digits_in_common(hash_file(path), noted) < _MOST_OF_A_HASH:
+            continue  # it is the snapshot that has changed, and an older one would bring back what was removed
         if not list(check_files(index, named_files(snapshot).items(), sums=False)):
             snapshots.name_current(index, snapshot.number, hash_file(path))
             yield f"CURRENT names snapshot {snapshot.number} again ({snapshot.history})"
             return
+
+
+def _digits_in_common(first: str, second: str) -> int:
+    return sum(one == other for one, other in zip(first, second, strict=True))
 
 
 def _mend_quantiser(index: Path, snapshot: Snapshot, problems: Sequence[Problem]) -> Iterator[str]:

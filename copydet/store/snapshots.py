@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 OWN_NAMES = frozenset({"CURRENT", "lock", "building", "compacting", "snapshots", "shards", "deletions", "quantisers"})
 _MAX_SNAPSHOT_BYTES = 256 << 20
 _OPEN_TRIES = 5
+_HASH_DIGITS = 32
 _CURRENT = re.compile(r"([0-9]{6,12})(?: ([0-9a-f]{32}))?")  # before there were hashes, the number was alone
 _SHARD_NAME = re.compile(r"[0-9]{6,12}-[0-9]{4,9}")
 _FILE_NAME = re.compile(r"[a-z0-9_]{1,40}(\.[a-z0-9_]{1,20}){1,2}")
@@ -119,6 +120,15 @@ def read_current(index: Path) -> Snapshot:
     if found is None:
         raise CopydetError(f"{index / 'CURRENT'} is damaged: it does not name a snapshot")
     return read_snapshot(index, int(found[1]), found[2])
+
+
+def noted_hash(index: Path) -> str:
+    """What CURRENT still holds of the snapshot's hash when the rest of it is damaged: 32 characters, or none."""
+    try:
+        data = _read_limited(index / "CURRENT", 100).decode("ascii", "replace").strip()
+    except CopydetError:
+        return ""
+    return data[-_HASH_DIGITS:] if len(data) > _HASH_DIGITS else ""
 
 
 def read_snapshot(index: Path, number: int, xxh3: str | None = None) -> Snapshot:

@@ -138,6 +138,16 @@ def test_a_damaged_current_names_the_newest_whole_snapshot_again(flat: Built, da
     assert snapshots.read_current(flat.index) == before
 
 
+def test_a_damaged_snapshot_is_not_replaced_by_an_older_one_that_holds_what_was_removed(flat: Built) -> None:
+    number = snapshots.read_current(flat.index).number
+    path = snapshots.snapshot_path(flat.index, number)
+    for damage in (lambda: path.write_text(path.read_text().replace('"nprobe": 0', '"nprobe": 1')), path.unlink):
+        damage()
+        assert [problem.path for problem in repair(flat.index, runtime).left] == ["CURRENT"]
+        with pytest.raises(CopydetError):
+            snapshots.read_current(flat.index)
+
+
 def test_what_cannot_be_made_again_stays_as_it_is_and_is_a_line(flat: Built) -> None:
     first, second = shards_of(flat.index)
     before = snapshots.read_current(flat.index)
