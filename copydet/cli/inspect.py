@@ -89,9 +89,10 @@ def command(
     unfinished = (index_path / "building" / "plan.json").is_file()
     if as_json:
         history = _history(index_path, snapshot)
-        print_json(asdict(info) | {"unfinished": unfinished, "shards": _shards(snapshot), "history": history})
+        more = {"unfinished": unfinished, "shards": _shards(snapshot), "history": history}
+        print_json(asdict(info) | more | {"operating_points": snapshot.operating_points})
         return 0
-    _print_info(info, unfinished)
+    _print_info(info, unfinished, ", ".join(snapshot.operating_points))
     _print_shards(snapshot)
     for line in _history(index_path, snapshot):
         click.echo(line)
@@ -137,7 +138,7 @@ def _repair(index: Path, descriptor: str | None, device: str, as_json: bool) -> 
     return PROBLEMS if repaired.left else 0
 
 
-def _print_info(info: "IndexInfo", unfinished: bool) -> None:
+def _print_info(info: "IndexInfo", unfinished: bool, tuned: str) -> None:
     failed = {status: number for status, number in info.statuses.items() if status != "ok"}
     lines = {
         "index": f"{info.path}, snapshot {info.snapshot} of {info.created_at}",
@@ -148,6 +149,8 @@ def _print_info(info: "IndexInfo", unfinished: bool) -> None:
         "recipe": info.recipe,
         "on disk": size(info.bytes),
     }
+    if tuned:
+        lines["tuned for"] = f"recall {printable(tuned)}"
     if unfinished:
         lines["unfinished"] = "an addition was cut off; run the same command again, it goes on where it stopped"
     for name, value in lines.items():

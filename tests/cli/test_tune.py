@@ -4,8 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import Done
 
+from copydet.errors import IndexLocked
+from copydet.index import Index
 from copydet.store import snapshots
 
 
@@ -21,6 +24,7 @@ def test_tuning_keeps_operating_points_that_match_takes(
     points = json.loads(done.out)["operating_points"]
     assert {name: point["recall"] for name, point in points.items()} == {"0.9": 1.0, "0.95": 1.0}
     assert snapshots.read_current(index).operating_points == points
+    assert "tuned for   recall 0.9, 0.95" in run("inspect", "--index", index).out
     found = run(*match, "--recall", "0.93")
     assert found.code == 0, found.err
     assert "coffee.png" in found.out
@@ -28,6 +32,14 @@ def test_tuning_keeps_operating_points_that_match_takes(
     assert beyond.code == 2
     assert "(there are 0.9, 0.95)" in beyond.err
     assert "copydet tune" in beyond.err
+
+
+def test_a_change_while_it_is_measured_is_not_lost(run: Callable[..., Done], index: Path, descriptor: Path) -> None:
+    measuring = Index.open(index, descriptor=str(descriptor), device="cpu")
+    assert run("remove", "coffee.png", "--index", index).code == 0
+    with pytest.raises(IndexLocked, match="was changed while it was measured"):
+        measuring.tune([0.9], queries=3)
+    assert snapshots.read_current(index).removed == 1
 
 
 def test_tuning_without_originals_is_one_line(
