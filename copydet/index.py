@@ -4,9 +4,7 @@ index = Index.build("photos/", "photos.index")
 for result in index.match(["query.jpg", some_array, some_pil_image]): ...
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import cast
@@ -19,7 +17,9 @@ from copydet.decisions.decide import DEFAULT_PRECISION
 from copydet.decisions.ignore import NOTHING, Ignored
 from copydet.descriptors.embeddings import EmbeddingQueries, embedding_dimension, list_query_embeddings, list_specs
 from copydet.descriptors.registry import Descriptor, external_name, is_external, load_descriptor
-from copydet.engines import local
+from copydet.descriptors.runtimes import Runtime
+from copydet.engines import compaction, local
+from copydet.engines.repair import Repaired, repair
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.queries import Queries, Query, list_queries
@@ -35,35 +35,23 @@ from copydet.matching import (
 )
 from copydet.progress import Progress
 from copydet.records import QueryResult, Vectors
+from copydet.search.operating_points import OperatingPoint, read_points
 from copydet.search.views import ViewLevel
 from copydet.search.votes import LocalLists
+from copydet.shards.check import Depth, check_index
 from copydet.shards.deletions import read_deletions, remove_images
 from copydet.shards.recipe import load_recipe, recipe_fields
 from copydet.shards.select import select_rows
 from copydet.shards.shard import open_shard
+from copydet.shards.summary import IndexInfo, read_info
 from copydet.store import atomic, snapshots
+from copydet.store.check import Problem, verify_small
+from copydet.store.compact import Unused, remove_unused
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import DescriptorEntry, Snapshot
+from copydet.tuning import QUERIES, tune
 
-
-@dataclass(frozen=True)
-class IndexInfo:
-    """What is in an index. `images` and `statuses` leave removed images out; `bytes` is the size of its files."""
-
-    path: str
-    snapshot: int
-    created_at: str
-    history: str
-    descriptor: str
-    descriptor_hash: str
-    dimension: int
-    recipe: str
-    codes: tuple[str, ...]
-    shards: int
-    images: int
-    removed: int
-    statuses: Mapping[str, int]
-    bytes: int
+_GROWN = 2  # times the images that an operating point was measured with: more is another index
 
 
 class Index:
@@ -71,15 +59,20 @@ class Index:
     the newest state. Make one with `create`, `build` or `open`.
     """
 
-    def __init__(self, path: Path, snapshot: Snapshot, descriptor: Descriptor, device: str) -> None:
+    def __init__(
+        self, path: Path, snapshot: Snapshot, descriptor: Descriptor, device: str, held: object = None
+    ) -> None:
         self.path = path
         self.descriptor = descriptor
         self._device = device
-        self._show(snapshot)
+        self._show(snapshot, held)
 
-    def _show(self, snapshot: Snapshot) -> None:
+    def _show(self, snapshot: Snapshot, held: object = None) -> None:
+        held = held or snapshots.hold(self.path, snapshot)
+        verify_small(self.path, snapshot)
         self.snapshot = snapshot
-        self._shards = tuple(open_shard(self.path, entry, self.descriptor.dimension) for entry in snapshot.shards)
+        dimension = self.descriptor.dimension
+        self._shards = tuple(open_shard(self.path, entry, dimension, held) for entry in snapshot.shards)
         removed = read_deletions(self.path, snapshot)
         self.__dict__.pop("_local", None)
         self._living = tuple(_without(shard.described, removed.get(shard.name)) for shard in self._shards)
@@ -158,8 +151,8 @@ class Index:
         Raises NotAnIndex, and UsageError when the descriptor at hand is not the one that made the index.
         """
         path = Path(path)
-        snapshot = snapshots.read_current(path)
-        return cls(path, snapshot, _descriptor_of(path, snapshot, descriptor), device)
+        snapshot, held = snapshots.hold_current(path)
+        return cls(path, snapshot, _descriptor_of(path, snapshot, descriptor), device, held)
 
     def add(
         self,
@@ -201,6 +194,32 @@ class Index:
         self._show(remove_images(self.path, ids, where=where))
         return before - self.snapshot.images
 
+    def compact(self, *, max_memory: int | None = None, progress: Progress | None = None) -> Unused:
+        """Drop removed images, join small shards, and delete the files that nobody needs any more; returns what was
+        deleted. What is left is found as before. Files that an older `Index` still reads stay.
+        """
+        self._show(compaction.compact(self.path, max_memory=max_memory, progress=progress))
+        return remove_unused(self.path)
+
+    def tune(
+        self, targets: Sequence[float], *, queries: int = QUERIES, progress: Progress | None = None
+    ) -> dict[float, OperatingPoint]:
+        """Measure and keep how far the index must be searched for each of the recalls `targets`; returns what is known.
+
+        Recall: share of the ten nearest by exact search that are found, on `queries` edited images of the index. Raises
+        UsageError when too few of their originals can be read.
+        """
+        references, runtime = self._references(votes=False), self._opened.runtime
+        selected = references.selected
+        self._show(
+            tune(self.path, self.snapshot, self._shards, selected, runtime, targets, queries=queries, progress=progress)
+        )
+        return read_points(self.snapshot.operating_points)
+
+    def check(self, depth: Depth = "sums") -> list[Problem]:
+        """What is wrong with the files of the newest snapshot, see check_index; `repair_index` mends what it can."""
+        return list(check_index(self.path, depth))
+
     def match(
         self,
         queries: Queries | EmbeddingQueries,
@@ -211,6 +230,7 @@ class Index:
         views: ViewLevel = "auto",
         votes: bool = True,
         verify: bool = True,
+        recall: float | None = None,
         where: str | None = None,
         ignored: Ignored = NOTHING,
         workers: int | None = None,
@@ -221,6 +241,9 @@ class Index:
 
         `views` says which parts of a query are searched (see query_views); `votes`, whether local features propose
         references too; `verify`, whether what was proposed is verified.
+
+        `recall`: search as far as `tune` found that this needs; None: as the recipe says. Raises UsageError where that
+        was not measured.
 
         `where` is a SQL condition on the references (columns of images.parquet); `ignored` says what was looked at and
         shall not come back (read_ignored reads a file of it). A query that cannot be decoded gives
@@ -233,9 +256,11 @@ class Index:
         options = MatchOptions(top_k, precision, views, votes, verify, ignored, workers=workers, limits=limits)
         if embeddings:
             vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
-            return match_embeddings(vectors, self._references(where, False, ignored), self._opened, options, progress)
+            return match_embeddings(
+                vectors, self._references(where, False, ignored, recall), self._opened, options, progress
+            )
         images = list_queries(cast(Queries, queries))
-        return match_images(images, self._references(where, votes, ignored), self._opened, options, progress)
+        return match_images(images, self._references(where, votes, ignored, recall), self._opened, options, progress)
 
     def describe(self, images: Queries) -> Vectors:
         """Descriptors that compare with this index's: float32 [n, dimension], rows of length 1, in order.
@@ -247,7 +272,10 @@ class Index:
     def info(self) -> IndexInfo:
         return read_info(self.path, self.snapshot)
 
-    def _references(self, where: str | None = None, votes: bool = True, ignored: Ignored = NOTHING) -> References:
+    def _references(
+        self, where: str | None = None, votes: bool = True, ignored: Ignored = NOTHING, recall: float | None = None
+    ) -> References:
+        point = None if recall is None else self._point(recall)
         selected: Sequence[NDArray[np.bool_] | None] = self._living
         for condition in (where, _none_of(ignored.references)):
             if condition is not None:
@@ -257,8 +285,27 @@ class Index:
                 selected = [mask if before is None else mask & before for mask, before in both]
         recipe = self.snapshot.recipe
         nprobe, candidates = recipe.get("nprobe", 0), recipe.get("candidates", 0)
+        if point is not None:
+            nprobe, candidates = point.nprobe, point.candidates
         lists = self._local if votes else open_local(())
         return References(self._shards, lists, tuple(selected), nprobe, candidates)
+
+    def _point(self, recall: float) -> OperatingPoint:
+        """The least operating point of at least this recall."""
+        points = read_points(self.snapshot.operating_points)
+        for target, point in points.items():
+            if target >= recall:
+                if self.snapshot.images > _GROWN * point.images:
+                    raise UsageError(
+                        f"{self.path} was tuned for {point.images:,} images and holds {self.snapshot.images:,} now; "
+                        f"measure again with: copydet tune --index {self.path} --recall {target:g}"
+                    )
+                return point
+        known = f"there are {', '.join(f'{target:g}' for target in points)}" if points else "there is none"
+        raise UsageError(
+            f"{self.path} has no operating point for recall {recall:g} ({known}); measure one with: "
+            f"copydet tune --index {self.path} --recall {recall:g}"
+        )
 
 
 def describe(images: Queries, *, descriptor: str = "small", device: str = "auto") -> Vectors:
@@ -267,6 +314,22 @@ def describe(images: Queries, *, descriptor: str = "small", device: str = "auto"
     Raises UsageError for the first image that cannot be decoded.
     """
     return _describe(images, _open_named(descriptor, device))
+
+
+def repair_index(
+    path: str | Path, *, descriptor: str | None = None, device: str = "auto", progress: Progress | None = None
+) -> Repaired:
+    """Check an index row by row and make again what can be had from the rest of it or from the original images.
+
+    A damaged index need not open for that. `descriptor` tells where its descriptor is when it has moved; it is opened
+    when originals must be described again. Raises NotAnIndex.
+    """
+    path = Path(path)
+
+    def open_runtime() -> Runtime:
+        return open_descriptor(_descriptor_of(path, snapshots.read_current(path), descriptor), device).runtime
+
+    return repair(path, open_runtime, progress=progress)
 
 
 def compare(
@@ -279,38 +342,6 @@ def compare(
 ) -> Comparison:
     """Every number between two images, the same in either order. Raises UsageError when one cannot be decoded."""
     return compare_images(first, second, _open_named(descriptor, device), precision)
-
-
-def read_info(path: str | Path, snapshot: Snapshot | None = None) -> IndexInfo:
-    """What is in an index, without its descriptor. Raises NotAnIndex."""
-    path = Path(path)
-    snapshot = snapshot or snapshots.read_current(path)
-    removed = read_deletions(path, snapshot)
-    statuses: Counter[str] = Counter()
-    files = list(snapshot.files.values())
-    for entry in snapshot.shards:
-        gone = removed.get(entry.name, np.empty(0, np.int64))
-        statuses["ok"] += entry.described - int((gone < entry.described).sum())
-        failed = np.setdiff1d(np.arange(entry.described, entry.images), gone)
-        shard = open_shard(path, entry, snapshot.descriptor.dimension)
-        statuses.update(shard.image_columns(failed, ("status",))["status"].to_pylist())
-        files += entry.files.values()
-    return IndexInfo(
-        path=str(path),
-        snapshot=snapshot.number,
-        created_at=snapshot.created_at,
-        history=snapshot.history,
-        descriptor=snapshot.descriptor.name,
-        descriptor_hash=snapshot.descriptor.hash,
-        dimension=snapshot.descriptor.dimension,
-        recipe=str(snapshot.recipe.get("name", "auto")),
-        codes=tuple(sorted({entry.codes for entry in snapshot.shards})),
-        shards=len(snapshot.shards),
-        images=snapshot.images,
-        removed=snapshot.removed,
-        statuses=dict(statuses),
-        bytes=sum(file.bytes for file in files),
-    )
 
 
 def _describe(images: Queries, opened: OpenDescriptor) -> Vectors:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "copydet"
 ORDER = [
     *("errors", "progress", "records"),
     *("images", "descriptors", "local_features", "store", "shards", "engines", "search", "verification", "decisions"),
-    *("pairs", "matching", "comparison", "index"),
+    *("pairs", "matching", "comparison", "tuning", "index"),
     *("training", "evaluation", "reports", "cli"),
 ]
 ONLY_IN = {

@@ -15,10 +15,11 @@ import copydet
 from copydet.descriptors.registry import load_descriptor
 from copydet.engines import local
 from copydet.errors import NotAnIndex, UsageError
-from copydet.index import Index, read_info
+from copydet.index import Index
 from copydet.matching import open_descriptor
 from copydet.records import QueryResult
 from copydet.shards.recipe import load_recipe
+from copydet.shards.summary import read_info
 
 
 @pytest.fixture(scope="session")

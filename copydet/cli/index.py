@@ -28,7 +28,8 @@ from copydet.cli.options import (
     metavar="NAME|FILE",
     default="auto",
     show_default=True,
-    help="Which search index: auto (by the number of images and the memory), flat, sq8, ivf-pq, or a TOML file.",
+    help="Which search index: auto (by the number of images and the memory), flat, sq8, ivf-pq, ivf-hnsw-pq, "
+    "ivf-hnsw-rabitq, or a TOML file.",
 )
 @click.option(
     "--descriptor",

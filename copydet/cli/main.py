@@ -26,6 +26,8 @@ COMMANDS = {
     "compare": "copydet.cli.compare",
     "add": "copydet.cli.add",
     "remove": "copydet.cli.remove",
+    "compact": "copydet.cli.compact",
+    "tune": "copydet.cli.tune",
     "inspect": "copydet.cli.inspect",
     "doctor": "copydet.cli.doctor",
     "evaluate": "copydet.cli.evaluate",

@@ -68,6 +68,12 @@ Sink = Callable[["QueryResult"], None]
     "--verify/--no-verify", default=True, show_default=True, help="Check where and whether two images show the same."
 )
 @click.option(
+    "--recall",
+    metavar="R",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Search as far as `copydet tune` found that this recall needs. [default: as the recipe says]",
+)
+@click.option(
     "--ignore",
     metavar="FILE",
     type=click.Path(path_type=Path),
@@ -91,6 +97,7 @@ def command(
     views: "ViewLevel",
     votes: bool,
     verify: bool,
+    recall: float | None,
     ignore: Path | None,
     descriptor: str | None,
     embeddings: bool,
@@ -129,6 +136,7 @@ def command(
             views=views,
             votes=votes,
             verify=verify,
+            recall=recall,
             ignored=NOTHING if ignore is None else read_ignored(ignore),
             where=where,
             workers=workers,

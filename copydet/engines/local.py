@@ -28,10 +28,11 @@ from copydet.shards import staging
 from copydet.shards.build import Codes, build_shard, common_schema, divide
 from copydet.shards.deletions import image_files
 from copydet.shards.duplicates import find_duplicates
-from copydet.shards.quantiser import check_factory, sample_vectors, train_quantiser
+from copydet.shards.quantiser import check_factory, read_quantiser, sample_vectors, train_quantiser
 from copydet.shards.recipe import Recipe, auto_local_features, choose_recipe, parse_recipe, recipe_fields
 from copydet.shards.staging import Chunk
 from copydet.store import atomic, snapshots
+from copydet.store.check import verify_small
 from copydet.store.hashing import hash_bytes, hash_file
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import DescriptorEntry, FileEntry, ShardEntry, Snapshot
@@ -90,14 +91,15 @@ def add(
     Raises UsageError when the index was made with another descriptor. Resumes like `build`.
     """
     workers = workers or usable_cpus()
-    recipe = _recipe_of(index, snapshots.read_current(index))
+    recipe = recipe_of(index, snapshots.read_current(index))
     job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent())
     _check_sources(job)
     with write_lock(index, wait_seconds):
         base = snapshots.read_current(index)
+        verify_small(index, base)
         check_descriptor(index, base, descriptor)
-        job = replace(job, recipe=_recipe_of(index, base))
-        if _was_committed(job, base):
+        job = replace(job, recipe=recipe_of(index, base))
+        if staging.was_committed(job.building, _plan(job), base):
             return _finish_committed(job, base)
         return _run(job, base)
 
@@ -112,7 +114,7 @@ def check_descriptor(index: Path, snapshot: Snapshot, descriptor: Descriptor) ->
         )
 
 
-def _recipe_of(index: Path, snapshot: Snapshot) -> Recipe | None:
+def recipe_of(index: Path, snapshot: Snapshot) -> Recipe | None:
     """The recipe of an index, None where `auto` has not been decided. Those of before had no local features."""
     if not snapshot.recipe:
         return None
@@ -159,7 +161,7 @@ def _run(job: _Job, base: Snapshot) -> Snapshot:
     _start(job, base)
     chunks = _describe(job, memory)
     if not chunks and base.number:
-        _finish(job.building)
+        staging.finish(job.building)
         job.progress.note("the sources list no images: nothing was added")
         return base
     dimension = job.descriptor.dimension
@@ -187,7 +189,7 @@ def _run(job: _Job, base: Snapshot) -> Snapshot:
         history=_history(job, base, chunks),
     )
     snapshot = snapshots.commit(job.index, snapshot)
-    _finish(job.building)
+    staging.finish(job.building)
     return snapshot
 
 
@@ -228,7 +230,7 @@ def _codes(
     dimension = job.descriptor.dimension
     if base.quantiser is not None:
         factory = next(shard.codes for shard in base.shards if shard.codes != "Flat")
-        return base, Codes(factory, _read_quantiser(job.index, base.quantiser, base.files[base.quantiser]))
+        return base, Codes(factory, read_quantiser(job.index, base.quantiser, base.files[base.quantiser]))
     described = sum(chunk.described for chunk in chunks)
     enough = memory.train_images(recipe, dimension)
     if recipe.train_images and min(described, enough) < recipe.train_images_min:
@@ -253,7 +255,7 @@ def _codes(
         staging.remember(job.building, "quantiser", key, done)
     name, size, content = done
     base = replace(base, quantiser=name, files={**base.files, name: FileEntry(size, content)})
-    return base, Codes(factory, _read_quantiser(job.index, name, base.files[name]))
+    return base, Codes(factory, read_quantiser(job.index, name, base.files[name]))
 
 
 def _keep_quantiser(index: Path, trained: NDArray[np.uint8]) -> tuple[str, int, str]:
@@ -263,13 +265,6 @@ def _keep_quantiser(index: Path, trained: NDArray[np.uint8]) -> tuple[str, int, 
     atomic.make_folder(index / "quantisers")
     atomic.write_bytes(index / name, data)
     return name, len(data), content
-
-
-def _read_quantiser(index: Path, name: str, entry: FileEntry) -> NDArray[np.uint8]:
-    data = snapshots.check_file(index, name, entry).read_bytes()
-    if hash_bytes(data) != entry.xxh3:
-        raise CopydetError(f"{index / name} is damaged: its hash differs from the snapshot's")
-    return np.frombuffer(data, np.uint8)
 
 
 def _build_shards(
@@ -318,10 +313,18 @@ def _start(job: _Job, base: Snapshot) -> None:
     staging.start_plan(job.building, _plan(job), base.number)
     if isinstance(before, int) and before != base.number:
         # The index was changed since: the shards that the interrupted run had finished were never committed.
-        named = {shard.name for shard in base.shards}
+        named = {shard.name for shard in (*base.shards, *_brought_by(job.index, before + 1))}
         for folder in (job.index / "shards").glob(f"{before + 1:06d}-*"):
             if folder.name not in named:
                 atomic.remove(folder)
+
+
+def _brought_by(index: Path, number: int) -> tuple[ShardEntry, ...]:
+    """Shards of an older snapshot, which a reader may still hold; none where there is no such snapshot."""
+    try:
+        return snapshots.read_snapshot(index, number).shards
+    except CopydetError:
+        return ()
 
 
 def _plan(job: _Job) -> dict[str, Any]:
@@ -334,17 +337,8 @@ def _plan(job: _Job) -> dict[str, Any]:
     }
 
 
-def _was_committed(job: _Job, current: Snapshot) -> bool:
-    """Whether building/ is only the rest of this very run, which had committed the current snapshot."""
-    before = staging.read_plan(job.building)
-    base = before.get("base")
-    if not isinstance(base, int) or before != {**_plan(job), "base": base}:
-        return False
-    return base == 0 or any(shard.name.startswith(f"{base + 1:06d}-") for shard in current.shards)
-
-
 def _already_built(job: _Job, current: Snapshot) -> Snapshot:
-    if current.number == 1 and _was_committed(job, current):
+    if current.number == 1 and staging.was_committed(job.building, _plan(job), current):
         return _finish_committed(job, current)
     raise UsageError(
         f"{job.index} holds an index already; add to it with: copydet add SOURCE --index {job.index}, "
@@ -353,16 +347,9 @@ def _already_built(job: _Job, current: Snapshot) -> Snapshot:
 
 
 def _finish_committed(job: _Job, current: Snapshot) -> Snapshot:
-    _finish(job.building)
+    staging.finish(job.building)
     job.progress.note(f"the interrupted run was complete: {current.images:,} images are in the index")
     return current
-
-
-def _finish(building: Path) -> None:
-    # Renamed first: a crash while it is deleted leaves no half of a run to resume.
-    rest = building.with_name(f".building.tmp-{os.getpid()}")
-    atomic.replace(building, rest)
-    atomic.remove(rest)
 
 
 def _history(job: _Job, base: Snapshot, chunks: Sequence[Chunk]) -> str:

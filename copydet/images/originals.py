@@ -5,7 +5,7 @@ files and a few kinds of URL are read, and the bytes go to the decoder with its 
 """
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from copydet.errors import CopydetError, ImageProblem
@@ -13,6 +13,7 @@ from copydet.images.files import FilePart, HeldBytes, is_url
 from copydet.images.names import original_name
 from copydet.images.parquet_source import cell_reader
 from copydet.images.tar_source import tar_images
+from copydet.records import Image
 
 _MEMBER = re.compile(r"(?P<path>.+?\.tar)#member=(?P<name>.+)", re.DOTALL | re.IGNORECASE)
 _CELL = re.compile(r"(?P<path>.+)#column=(?P<column>.+)&row=(?P<row>[0-9]{1,15})", re.DOTALL)
@@ -54,6 +55,18 @@ class Originals:
             listed = tar_images(original_name(path), path)
             self._tars[path] = {image.uri: image.read for image in listed if isinstance(image.read, FilePart)}
         return self._tars[path]
+
+
+def original_image(originals: Originals, image_id: str, uri: str, source: str) -> Image:
+    """The original of a row as an image to load; reading it raises ImageProblem when it is gone."""
+    return Image(image_id, uri, source, partial(_read, originals, uri))
+
+
+def _read(originals: Originals, uri: str) -> bytes:
+    data = originals.read(uri)
+    if data is None:
+        raise ImageProblem("unreadable", "the original is gone or out of reach")
+    return data
 
 
 def _server(uri: str) -> str:

@@ -1,6 +1,6 @@
 """From chunks to shards: pure functions of chunks, recipe and quantiser, so that any process could build any shard."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from copydet.local_features.describe import CODEC
 from copydet.shards.duplicates import read_duplicates
 from copydet.shards.local import FEATURES, OFFSETS, write_local
 from copydet.shards.metadata import conform, read_schema, unify_schemas
-from copydet.shards.quantiser import write_codes
+from copydet.shards.quantiser import read_quantiser, train_quantiser, write_codes
 from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, map_descriptors
 from copydet.shards.staging import Chunk
 from copydet.store import atomic
-from copydet.store.snapshots import LocalEntry, ShardEntry, file_entry
+from copydet.store.snapshots import LocalEntry, ShardEntry, Snapshot, file_entry
 
 _ROW_GROUP = 16_384
 
@@ -30,6 +30,16 @@ class Codes:
 
     factory: str
     quantiser: NDArray[np.uint8] | None
+
+
+def codes_of(index: Path, snapshot: Snapshot, factory: str) -> Codes:
+    """How the codes of a shard of this factory string were made."""
+    name = snapshot.quantiser
+    if factory == "Flat":
+        return Codes(factory, None)
+    if name is None:  # codes that need no training
+        return Codes(factory, train_quantiser(factory, np.empty((0, snapshot.descriptor.dimension), np.float32)))
+    return Codes(factory, read_quantiser(index, name, snapshot.files[name]))
 
 
 def divide(chunks: Sequence[Chunk], shard_images: int) -> list[list[Chunk]]:
@@ -88,20 +98,32 @@ def build_shard(
 def _write_rows(
     writer: pq.ParquetWriter, chunks: Sequence[Chunk], schema: pa.Schema, renamed: dict[int, pa.Table]
 ) -> tuple[int, int]:
-    counts = {True: 0, False: 0}
+    """Write the rows with status ok, then the others; how many all are, and how many are ok."""
+    counts = []
     for wanted in (True, False):
-        waiting: list[pa.Table] = []
-        for chunk in chunks:
-            rows = conform(_rename(chunk.rows(), renamed.get(chunk.number)), schema)
-            is_ok = pc.equal(rows["status"], "ok")
-            waiting.append(rows.filter(is_ok if wanted else pc.invert(is_ok)))
-            counts[wanted] += len(waiting[-1])
-            if sum(map(len, waiting)) >= _ROW_GROUP:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting = []
-        if sum(map(len, waiting)):
+        tables = (conform(_rename(chunk.rows(), renamed.get(chunk.number)), schema) for chunk in chunks)
+        counts.append(write_tables(writer, (table.filter(_has_status(table, wanted)) for table in tables)))
+    return sum(counts), counts[0]
+
+
+def write_tables(writer: pq.ParquetWriter, tables: Iterable[pa.Table]) -> int:
+    """Write tables one after the other in row groups of a good size; returns the number of rows."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += len(table)
+        if sum(map(len, waiting)) >= _ROW_GROUP:
             writer.write_table(pa.concat_tables(waiting))
-    return sum(counts.values()), counts[True]
+            waiting = []
+    if sum(map(len, waiting)):
+        writer.write_table(pa.concat_tables(waiting))
+    return rows
+
+
+def _has_status(table: pa.Table, ok: bool) -> pa.ChunkedArray:
+    is_ok = pc.equal(table["status"], "ok")
+    return is_ok if ok else pc.invert(is_ok)
 
 
 def _rename(rows: pa.Table, renamed: pa.Table | None) -> pa.Table:

@@ -4,12 +4,13 @@ deletions/NNNNNN.parquet holds a row for each removed image: `shard`, `row` (of 
 named by place, not by id, so that a removed id can be added again: its new row lives while the old one stays dead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from copydet.shards.select import select
 from copydet.shards.shard import IMAGES
 from copydet.shards.sql import connect, living_rows
 from copydet.store import atomic, snapshots
+from copydet.store.check import verify_small
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import Snapshot
 
@@ -51,6 +53,7 @@ def remove_images(
     snapshots.read_current(index)
     with write_lock(index, wait_seconds):
         snapshot = snapshots.read_current(index)
+        verify_small(index, snapshot)
         if where is not None:
             found = _by_condition(index, snapshot, where)
         else:
@@ -89,24 +92,31 @@ def _by_condition(index: Path, snapshot: Snapshot, where: str) -> pa.Table:
 
 
 def _commit(index: Path, snapshot: Snapshot, found: pa.Table) -> Snapshot:
-    number = snapshot.number + 1
-    name = f"deletions/{number:06d}.parquet"
     rows = pa.concat_tables([_read(index, snapshot), found]).sort_by([("shard", "ascending"), ("row", "ascending")])
-    atomic.make_folder(index / "deletions")
-    with atomic.new_file(index / name) as path:
-        pq.write_table(rows, path)
+    history = f"remove: {len(found):,} images"
+    return snapshots.commit(index, replace(_write(index, snapshot, rows), history=history))
+
+
+def move_deletions(index: Path, snapshot: Snapshot, names: Mapping[str, str | None]) -> Snapshot:
+    """The next snapshot, not committed, where shards have other `names`; None: its removed rows are gone for good."""
+    rows = _read(index, snapshot)
+    moved = pa.array([names.get(name, name) for name in rows["shard"].to_pylist()], pa.string())
+    rows = rows.set_column(0, "shard", moved).filter(pc.is_valid(moved))
+    return _write(index, snapshot, rows.sort_by([("shard", "ascending"), ("row", "ascending")]))
+
+
+def _write(index: Path, snapshot: Snapshot, rows: pa.Table) -> Snapshot:
+    """The next snapshot with these deletions, whose file is written; without a file where there are none."""
+    number = snapshot.number + 1
     files = {file: entry for file, entry in snapshot.files.items() if file != snapshot.deletions}
-    return snapshots.commit(
-        index,
-        replace(
-            snapshot,
-            number=number,
-            deletions=name,
-            removed=len(rows),
-            files={**files, name: snapshots.file_entry(index / name)},
-            history=f"remove: {len(found):,} images",
-        ),
-    )
+    name = None
+    if len(rows):
+        name = f"deletions/{number:06d}.parquet"
+        atomic.make_folder(index / "deletions")
+        with atomic.new_file(index / name) as path:
+            pq.write_table(rows, path)
+        files[name] = snapshots.file_entry(index / name)
+    return replace(snapshot, number=number, deletions=name, removed=len(rows), files=files)
 
 
 def _read(index: Path, snapshot: Snapshot) -> pa.Table:
@@ -117,6 +127,8 @@ def _read(index: Path, snapshot: Snapshot) -> pa.Table:
     try:
         table = pq.read_table(path).cast(COLUMNS)
         table.validate(full=True)
+        if len(table) != snapshot.removed:
+            raise ValueError(f"it names {len(table):,} removed images instead of {snapshot.removed:,}")
         if not all(0 <= row < images.get(name, 0) for name, row in _bounds(table)):
             raise ValueError("it names rows that are not there")
     except (pa.ArrowException, OSError, ValueError) as error:

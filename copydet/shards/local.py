@@ -31,6 +31,11 @@ class StoredLocal:
         """The records of one image, uint8 [n, RECORD_BYTES]."""
         return self.features[self.offsets[row] : self.offsets[row + 1]]
 
+    def part(self, start: int, stop: int) -> "StoredLocal":
+        """Those of the images from `start` up to `stop`, without copying any."""
+        first, last = self.offsets[[start, stop]]
+        return StoredLocal(self.features[first:last], self.offsets[start : stop + 1] - first)
+
     def without(self, rows: NDArray[np.int64]) -> "StoredLocal":
         """The same without those images."""
         if not len(rows):

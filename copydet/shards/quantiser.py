@@ -14,6 +14,8 @@ from copydet.errors import CopydetError, UsageError
 from copydet.records import StoredVectors, Vectors
 from copydet.shards.recipe import Recipe
 from copydet.shards.staging import Chunk
+from copydet.store.hashing import hash_bytes
+from copydet.store.snapshots import FileEntry, check_file
 
 SEED = 20_240_607
 _BLOCK = 8192
@@ -62,6 +64,33 @@ def train_quantiser(factory: str, sample: Vectors) -> NDArray[np.uint8]:
     except RuntimeError as error:
         raise CopydetError(f"cannot train {factory} on {len(sample):,} images: {_reason(error)}") from error
     return np.asarray(faiss.serialize_index(index))
+
+
+def read_quantiser(index: Path, name: str, entry: FileEntry) -> NDArray[np.uint8]:
+    """The serialised quantiser in file `name` of an index. Raises CopydetError when it is missing or damaged."""
+    data = check_file(index, name, entry).read_bytes()
+    if hash_bytes(data) != entry.xxh3:
+        raise CopydetError(f"{index / name} is damaged: its hash differs from the snapshot's")
+    return np.frombuffer(data, np.uint8)
+
+
+def recover_quantiser(codes: Path) -> bytes:
+    """The serialised quantiser that a shard's codes were begun from: FAISS keeps it in every index, to the byte."""
+    index = faiss.read_index(str(codes))
+    index.reset()
+    return bytes(faiss.serialize_index(index).tobytes())
+
+
+def decode_exact(codes: Path) -> StoredVectors:
+    """The float16 descriptors [n, dimension] that exact codes (Flat) hold as float32."""
+    index = faiss.read_index(str(codes), faiss.IO_FLAG_MMAP_IFC)
+    vectors = np.concatenate([np.empty((0, index.d), np.float16), *_halves(index)])
+    return np.asarray(vectors, np.float16)
+
+
+def _halves(index: Any) -> Iterator[StoredVectors]:
+    for start in range(0, index.ntotal, _BLOCK):
+        yield index.reconstruct_n(start, min(_BLOCK, index.ntotal - start)).astype(np.float16)
 
 
 def write_codes(path: Path, trained: NDArray[np.uint8] | None, vectors: StoredVectors) -> None:

@@ -42,6 +42,8 @@ class Recipe:
         """Bytes of memory that one image's code takes when it is searched."""
         if self.code_bytes:
             return min(self.code_bytes, dimension) + _ID_BYTES
+        if "RaBitQ" in self.factory:  # a bit a number and two floats (Gao and Long, SIGMOD 2024)
+            return -(-dimension // 8) + 8 + _ID_BYTES
         return dimension if "SQ8" in self.factory else 4 * dimension
 
 
@@ -115,15 +117,13 @@ def choose_recipe(images: int, dimension: int, max_memory: int) -> tuple[Recipe,
     bytes.
 
     Returns it with a line that says which and why. The order is from exact to compressed; the first whose image count
-    fits, and whose codes fit half of the memory, is taken.
+    fits, and whose codes fit half of the memory, is taken; where none does, that of the smallest codes.
     """
-    recipes = [load_recipe(name) for name in recipe_names()]
-    in_order = sorted((r for r in recipes), key=lambda r: r.auto_images or math.inf)
-    for recipe in in_order:
-        codes = images * recipe.memory_bytes(dimension)
-        fits_count = not recipe.auto_images or images <= recipe.auto_images
-        if recipe is in_order[-1] or (fits_count and codes <= max_memory // 2):
-            break
+    recipes = sorted((load_recipe(name) for name in recipe_names()), key=lambda recipe: recipe.auto_images or math.inf)
+    meant = [recipe for recipe in recipes if not recipe.auto_images or images <= recipe.auto_images]
+    fitting = [recipe for recipe in meant if images * recipe.memory_bytes(dimension) <= max_memory // 2]
+    recipe = fitting[0] if fitting else min(meant, key=lambda recipe: recipe.memory_bytes(dimension))
+    codes = images * recipe.memory_bytes(dimension)
     return (
         recipe,
         f"recipe {recipe.name} for {images:,} images: {recipe.description}; codes take {codes / 2**20:,.0f} MiB",

@@ -29,7 +29,7 @@ class Shard:
 
     `codes`: faiss.Index with inner product, `described` vectors. `descriptors`: float16 [described, dimension], memory-
     mapped, rows of length 1. `images`: rows of images.parquet, those without a descriptor at the end. `local_codec`:
-    what the bytes of the local features mean; None where the shard has none.
+    what the bytes of the local features mean; None where the shard has none. `held` keeps the files from being deleted.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Shard:
     descriptors: StoredVectors
     images_hash: str
     local_codec: str | None = None
+    held: object = None
 
     @cached_property
     def local(self) -> StoredLocal | None:
@@ -64,10 +65,17 @@ class Shard:
         self, rows: "Sequence[int] | NDArray[np.int64]", columns: Sequence[str] = ("image_id", "uri")
     ) -> pa.Table:
         """The given columns of the given rows (in that order, repeats allowed). Reads only the row groups that hold
-        them.
+        them. Raises CopydetError when the file is damaged.
         """
         wanted = np.asarray(rows, dtype=np.int64)
-        return _take_rows(self.images_path, self.images_hash, wanted, tuple(columns))
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < self.images):
+            raise IndexError(f"{self.folder} has {self.images} rows, asked for {wanted.min()} to {wanted.max()}")
+        try:
+            table = _take_rows(self.images_path, self.images_hash, wanted, tuple(columns))
+            table.validate(full=True)  # text that is no UTF-8
+        except (pa.ArrowException, OSError, KeyError, IndexError, ValueError) as error:
+            raise CopydetError(f"{self.images_path} is damaged: {' '.join(str(error).split())}") from error
+        return table
 
     def image_ids(self, rows: "Sequence[int] | NDArray[np.int64]") -> list[str]:
         """Ids of the given rows, in that order."""
@@ -75,21 +83,16 @@ class Shard:
         return ids
 
 
-def open_shard(index: Path, entry: ShardEntry, dimension: int) -> Shard:
+def open_shard(index: Path, entry: ShardEntry, dimension: int, held: object = None) -> Shard:
     """Open a shard of the index in folder `index`. Raises CopydetError when files are missing, cut, or do not belong
     together.
 
     Sizes are compared with the snapshot before anything is read; contents are not hashed.
     """
     folder = shard_folder(index, entry.name)
-    for name in (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if entry.local else ())):
-        if name not in entry.files:
-            raise CopydetError(f"{folder} is damaged: the snapshot lists no {name}")
     paths = {name: check_file(index, f"shards/{entry.name}/{name}", file) for name, file in entry.files.items()}
-    if entry.files[DESCRIPTORS].bytes != entry.described * dimension * 2:
-        raise CopydetError(f"{paths[DESCRIPTORS]} does not hold {entry.described:,} descriptors of {dimension} numbers")
-    if entry.local and not _local_fits(entry, entry.local):
-        raise CopydetError(f"{paths[FEATURES]} does not hold {entry.local.features:,} local features")
+    if reason := fits(entry, dimension):
+        raise CopydetError(f"{folder} is damaged: {reason}")
     return Shard(
         name=entry.name,
         folder=folder,
@@ -99,7 +102,20 @@ def open_shard(index: Path, entry: ShardEntry, dimension: int) -> Shard:
         descriptors=_map(paths[DESCRIPTORS], entry.described, dimension),
         images_hash=entry.files[IMAGES].xxh3,
         local_codec=entry.local.codec if entry.local else None,
+        held=held,
     )
+
+
+def fits(entry: ShardEntry, dimension: int) -> str:
+    """Why the names, sizes and counts of a shard do not fit each other; empty when they do."""
+    for name in (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if entry.local else ())):
+        if name not in entry.files:
+            return f"the snapshot lists no {name}"
+    if entry.files[DESCRIPTORS].bytes != entry.described * dimension * 2:
+        return f"{DESCRIPTORS} does not hold {entry.described:,} descriptors of {dimension} numbers"
+    if entry.local and not _local_fits(entry, entry.local):
+        return f"{FEATURES} does not hold {entry.local.features:,} local features"
+    return ""
 
 
 def _local_fits(entry: ShardEntry, local: LocalEntry) -> bool:

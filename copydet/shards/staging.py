@@ -8,6 +8,7 @@ building/*.json                results of later steps (quantiser, finished shard
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from copydet.shards.local import StoredLocal, join_local, map_local, write_local
 from copydet.shards.metadata import clean_text, rows_table
 from copydet.shards.shard import map_descriptors
 from copydet.store import atomic
+from copydet.store.snapshots import ShardEntry, Snapshot, parse_shard
 
 CHUNK_IMAGES = 2048
 
@@ -97,6 +99,31 @@ def read_plan(building: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return plan if isinstance(plan, dict) else {}
+
+
+def was_committed(building: Path, plan: Mapping[str, Any] | None, current: Snapshot) -> bool:
+    """Whether building/ is only the rest of a run (of `plan`; None: of any) whose shards the current snapshot has."""
+    before = read_plan(building)
+    base = before.pop("base", None)
+    if not isinstance(base, int) or (plan is not None and before != json.loads(json.dumps(plan))):
+        return False
+    if (base, current.number) == (0, 1):
+        return True
+    return any(_noted(path) in current.shards for path in building.glob("shard-*.json"))
+
+
+def _noted(path: Path) -> ShardEntry | None:
+    try:
+        return parse_shard(json.loads(path.read_bytes())["value"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def finish(building: Path) -> None:
+    """Delete building/. Renamed first: a crash while it is deleted leaves no half of a run to resume."""
+    rest = building.with_name(f".building.tmp-{os.getpid()}")
+    atomic.replace(building, rest)
+    atomic.remove(rest)
 
 
 def recall(building: Path, name: str, key: Mapping[str, Any]) -> Any:

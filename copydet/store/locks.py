@@ -1,10 +1,15 @@
-"""One writer at a time: an advisory lock on INDEX/lock, which the system releases however the writer ends."""
+"""One writer at a time, and readers that keep what they read: advisory locks (flock), which the system releases however
+a process ends.
+
+A writer locks INDEX/lock. A reader shares the lock of its snapshot's file, and nothing waits for it: what it keeps from
+being deleted is only deleted later.
+"""
 
 import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from copydet.errors import CopydetError, IndexLocked
@@ -43,3 +48,36 @@ def _take(file: int, index: Path, deadline: float) -> None:
                     f"{index} is being written by another process (id {writer}); wait until it has ended and try again"
                 ) from None
         time.sleep(_POLL_SECONDS)
+
+
+class ReadHold:
+    """A share of the lock of a file for as long as this object lives. Raises FileNotFoundError when the file is gone.
+
+    Where the file system knows no locks, nothing is held.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+        with suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+        if os.fstat(self._file).st_nlink == 0:  # deleted between opening and locking
+            raise FileNotFoundError(path)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+
+@contextmanager
+def unless_held(path: Path) -> Iterator[bool]:
+    """Whether nobody holds the file; if so, nobody can until the end of the block."""
+    file = os.open(path, os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        yield free
+    finally:
+        os.close(file)

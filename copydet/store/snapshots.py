@@ -14,12 +14,15 @@ from typing import Any
 
 from copydet.errors import CopydetError, IndexLocked, NotAnIndex, UsageError
 from copydet.store import atomic
-from copydet.store.hashing import hash_file
+from copydet.store.hashing import hash_bytes, hash_file
+from copydet.store.locks import ReadHold
 
 FORMAT_VERSION = 1
-OWN_NAMES = frozenset({"CURRENT", "lock", "building", "snapshots", "shards", "deletions", "quantisers"})
+OWN_NAMES = frozenset({"CURRENT", "lock", "building", "compacting", "snapshots", "shards", "deletions", "quantisers"})
 _MAX_SNAPSHOT_BYTES = 256 << 20
-_NUMBER = re.compile(r"[0-9]{6,12}")
+_OPEN_TRIES = 5
+_HASH_DIGITS = 32
+_CURRENT = re.compile(r"([0-9]{6,12})(?: ([0-9a-f]{32}))?")  # before there were hashes, the number was alone
 _SHARD_NAME = re.compile(r"[0-9]{6,12}-[0-9]{4,9}")
 _FILE_NAME = re.compile(r"[a-z0-9_]{1,40}(\.[a-z0-9_]{1,20}){1,2}")
 _CODEC = re.compile(r"[a-z0-9_.-]{1,40}")
@@ -113,17 +116,27 @@ def read_current(index: Path) -> Snapshot:
     """The snapshot that CURRENT names. Raises NotAnIndex, UsageError (newer format) or CopydetError (damaged)."""
     if not has_index(index):
         raise NotAnIndex(_why_not_an_index(index))
-    name = _read_limited(index / "CURRENT", 100).decode("ascii", "replace").strip()
-    if not _NUMBER.fullmatch(name):
+    found = _CURRENT.fullmatch(_read_limited(index / "CURRENT", 100).decode("ascii", "replace").strip())
+    if found is None:
         raise CopydetError(f"{index / 'CURRENT'} is damaged: it does not name a snapshot")
-    return read_snapshot(index, int(name))
+    return read_snapshot(index, int(found[1]), found[2])
 
 
-def read_snapshot(index: Path, number: int) -> Snapshot:
-    """One snapshot by its number; raises like `read_current`."""
-    path = snapshot_path(index, number)
+def noted_hash(index: Path) -> str:
+    """What CURRENT still holds of the snapshot's hash when the rest of it is damaged: 32 characters, or none."""
     try:
-        value = json.loads(_read_limited(path, _MAX_SNAPSHOT_BYTES))
+        data = _read_limited(index / "CURRENT", 100).decode("ascii", "replace").strip()
+    except CopydetError:
+        return ""
+    return data[-_HASH_DIGITS:] if len(data) > _HASH_DIGITS else ""
+
+
+def read_snapshot(index: Path, number: int, xxh3: str | None = None) -> Snapshot:
+    """One snapshot by its number, of this hash if one is given; raises like `read_current`."""
+    path = snapshot_path(index, number)
+    data = _read_limited(path, _MAX_SNAPSHOT_BYTES)
+    try:
+        value = json.loads(data)
         version = value["format_version"]
         if isinstance(version, int) and version > FORMAT_VERSION:
             raise UsageError(
@@ -135,7 +148,30 @@ def read_snapshot(index: Path, number: int) -> Snapshot:
         raise CopydetError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if snapshot.number != number:
         raise CopydetError(f"{path} is damaged: it says that it is snapshot {snapshot.number}")
+    if xxh3 is not None and hash_bytes(data) != xxh3:
+        raise CopydetError(f"{path} is damaged, or CURRENT is: the checksum is another")
     return snapshot
+
+
+def hold_current(index: Path) -> tuple[Snapshot, ReadHold]:
+    """The snapshot that CURRENT names, and what keeps its files from being deleted while it lives."""
+    for _ in range(_OPEN_TRIES):
+        snapshot = read_current(index)
+        try:
+            return snapshot, hold(index, snapshot)
+        except IndexLocked:
+            continue
+    return snapshot, hold(index, snapshot)
+
+
+def hold(index: Path, snapshot: Snapshot) -> ReadHold:
+    """What keeps a snapshot's files from being deleted while it lives. Raises IndexLocked when they may be gone."""
+    try:
+        return ReadHold(snapshot_path(index, snapshot.number))
+    except FileNotFoundError:
+        raise IndexLocked(f"{index} was changed by another process in the meantime; try again") from None
+    except OSError as error:
+        raise CopydetError(f"cannot read {snapshot_path(index, snapshot.number)}: {error.strerror}") from error
 
 
 def commit(index: Path, snapshot: Snapshot) -> Snapshot:
@@ -152,9 +188,15 @@ def commit(index: Path, snapshot: Snapshot) -> Snapshot:
     path = snapshot_path(index, snapshot.number)
     atomic.make_folder(path.parent)
     atomic.remove(path)
-    atomic.create_bytes(path, atomic.to_json(asdict(snapshot)))
-    atomic.write_bytes(index / "CURRENT", f"{snapshot.number:06d}\n".encode())
+    data = atomic.to_json(asdict(snapshot))
+    atomic.create_bytes(path, data)
+    name_current(index, snapshot.number, hash_bytes(data))
     return snapshot
+
+
+def name_current(index: Path, number: int, xxh3: str) -> None:
+    """Make readers see snapshot `number`, whose file has this hash: the commit."""
+    atomic.write_bytes(index / "CURRENT", f"{number:06d} {xxh3}\n".encode())
 
 
 def snapshot_path(index: Path, number: int) -> Path:

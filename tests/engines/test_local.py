@@ -22,6 +22,7 @@ from copydet.shards.deletions import read_deletions, remove_images
 from copydet.shards.recipe import Recipe, load_recipe
 from copydet.shards.shard import Shard, open_shard
 from copydet.store import snapshots
+from copydet.store.hashing import hash_file
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import Snapshot
 
@@ -446,6 +447,7 @@ def test_an_index_from_before_there_were_local_features_goes_on_without_them(tmp
     del old["recipe"]["local_features"]
     del old["shards"][0]["local"]
     path.write_text(json.dumps(old))
+    (index / "CURRENT").write_text("000001\n")  # as it was before it held the snapshot's hash
     snapshot = add(index, draw_photos(tmp_path / "more", 3, first=5, detailed=True))
     assert [shard.local for shard in snapshot.shards] == [None, None]
     assert snapshot.recipe["local_features"] == 0
@@ -481,6 +483,7 @@ def test_a_recipe_in_a_snapshot_that_cannot_be_used_is_one_line(tmp_path: Path) 
     build(index, photos)
     path = snapshots.snapshot_path(index, 1)
     path.write_text(path.read_text().replace('"nprobe"', '"colour"'))
+    snapshots.name_current(index, 1, hash_file(path))
     with pytest.raises(CopydetError, match=r"the recipe in .* cannot be used: unknown field 'colour'"):
         add(index, photos)
 

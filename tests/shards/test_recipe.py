@@ -60,8 +60,12 @@ def test_lists_follow_the_images_and_what_training_can_fill() -> None:
         (100_000, GIB // 10, "sq8"),
         (100_001, 4 * GIB, "sq8"),
         (1_000_001, 4 * GIB, "ivf-pq"),
-        (1_000_000, GIB // 10, "ivf-pq"),
-        (10**9, 4 * GIB, "ivf-pq"),
+        (1_000_000, GIB // 8, "ivf-pq"),
+        (1_000_000, GIB // 10, "ivf-hnsw-pq"),
+        (20_000_000, 4 * GIB, "ivf-pq"),
+        (20_000_000, GIB, "ivf-hnsw-pq"),
+        (10**8, 16 * GIB, "ivf-hnsw-pq"),
+        (10**9, 4 * GIB, "ivf-hnsw-rabitq"),
     ],
 )
 def test_auto_goes_by_count_and_memory_and_says_which_and_why(images: int, memory: int, name: str) -> None:
@@ -101,7 +105,7 @@ def test_a_wrong_recipe_is_one_line_that_names_file_and_field(
 
 
 def test_an_unknown_recipe_lists_what_there_is() -> None:
-    with pytest.raises(UsageError, match="flat, ivf-pq, sq8"):
+    with pytest.raises(UsageError, match="flat, ivf-hnsw-pq, ivf-hnsw-rabitq, ivf-pq, sq8"):
         load_recipe("fast")
 
 

@@ -32,7 +32,8 @@ FIRST = Snapshot(
 def test_a_committed_snapshot_reads_back_equal(tmp_path: Path) -> None:
     written = snapshots.commit(tmp_path, FIRST)
     assert snapshots.read_current(tmp_path) == written
-    assert (tmp_path / "CURRENT").read_text() == "000001\n"
+    content = snapshots.snapshot_path(tmp_path, 1).read_bytes()
+    assert (tmp_path / "CURRENT").read_text() == f"000001 {hash_bytes(content)}\n"
     assert (written.images, written.described) == (2, 2)
 
 

@@ -1,0 +1,86 @@
+"""Several shards become one without their removed images. Codes are made anew from the stored descriptors by the same
+quantiser, so every image that stays is found as before.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from copydet.local_features.describe import CODEC
+from copydet.shards.build import Codes, write_tables
+from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, write_local
+from copydet.shards.metadata import conform, read_schema, unify_schemas
+from copydet.shards.quantiser import write_codes
+from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, Shard, map_descriptors
+from copydet.store import atomic
+from copydet.store.snapshots import LocalEntry, ShardEntry, file_entry
+
+_BLOCK = 4096  # images
+
+
+def join_shards(
+    folder: Path, shards: Sequence[Shard], removed: Mapping[str, NDArray[np.int64]], codes: Codes, dimension: int
+) -> ShardEntry:
+    """Write one shard of all images of `shards`, in their order, to `folder`, which is named like the shard.
+
+    `removed`: shard name -> rows of its images.parquet to leave out. All shards have local features, or none has.
+    Memory: the codes, and blocks of the rest.
+    """
+    atomic.remove(folder)
+    atomic.make_folder(folder)
+    living = [_living(shard, removed.get(shard.name)) for shard in shards]
+    parts = list(zip(shards, living, strict=True))
+    schema = unify_schemas(read_schema(shard.images_path) for shard in shards)
+    with atomic.new_file(folder / IMAGES) as path, pq.ParquetWriter(path, schema) as writer:
+        described, failed = (write_tables(writer, _rows(parts, schema, described=each)) for each in (True, False))
+    with atomic.new_file(folder / DESCRIPTORS) as path, open(path, "wb") as file:
+        for shard, alive in parts:
+            for block in _blocks(shard.described):
+                file.write(shard.descriptors[block][alive[block]].tobytes())
+    with atomic.new_file(folder / CODES) as path:
+        write_codes(path, codes.quantiser, map_descriptors(folder / DESCRIPTORS, dimension))
+    local = None
+    if all(shard.local is not None for shard in shards):
+        local = LocalEntry(CODEC, write_local(folder / FEATURES, folder / OFFSETS, _local(parts)))
+    names = (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if local else ()))
+    files = {name: file_entry(folder / name) for name in names}
+    return ShardEntry(folder.name, described + failed, described, codes.factory, files, local)
+
+
+def _living(shard: Shard, removed: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """bool [images]: the rows of a shard that stay."""
+    mask = np.ones(shard.images, bool)
+    if removed is not None:
+        mask[removed] = False
+    return mask
+
+
+def _rows(
+    parts: Sequence[tuple[Shard, NDArray[np.bool_]]], schema: pa.Schema, *, described: bool
+) -> Iterator[pa.Table]:
+    """The rows that stay of those with a descriptor, or of the others: a row group at a time."""
+    for shard, alive in parts:
+        wanted = alive & ((np.arange(shard.images) < shard.described) == described)
+        with pq.ParquetFile(shard.images_path) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                mask = wanted[first : first + count]
+                if mask.any():
+                    yield conform(file.read_row_group(group).filter(pa.array(mask)), schema)
+                first += count
+
+
+def _local(parts: Sequence[tuple[Shard, NDArray[np.bool_]]]) -> Iterator[StoredLocal]:
+    for shard, alive in parts:
+        assert shard.local is not None
+        for block in _blocks(shard.described):
+            yield shard.local.part(block.start, block.stop).without(np.flatnonzero(~alive[block]))
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK))
