@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 @click.option("--recipe", "recipes", metavar="NAME|FILE", multiple=True, help="Search by this recipe, too.")
 @click.option("--distractors", metavar="SOURCE", help="Search among these images as well; a part becomes the bank.")
 @click.option("--output", metavar="DIR", type=click.Path(path_type=Path), help="Write a descriptor's results here.")
+@click.option(
+    "--calibrate",
+    metavar="SOURCE",
+    multiple=True,
+    help="Fit the scores of the --descriptor folder anew on edited copies of these images, and keep them in it.",
+)
 @device_option
 @json_option
 def command(
@@ -37,6 +43,7 @@ def command(
     recipes: tuple[str, ...],
     distractors: str | None,
     output: Path | None,
+    calibrate: tuple[str, ...],
     device: str,
     as_json: bool,
 ) -> int:
@@ -51,7 +58,12 @@ def command(
       copydet evaluate matches.csv --ground-truth truth.csv
       copydet evaluate matches.csv --benchmark dev/
       copydet evaluate --benchmark dev/ --descriptor small
+      copydet evaluate --calibrate photos/ --descriptor my-descriptor/
     """
+    if calibrate:
+        if descriptor is None or predictions or ground_truth or benchmark or recipes or distractors or output:
+            raise click.UsageError("--calibrate SOURCE takes --descriptor FOLDER, and nothing else")
+        return _calibrate(Path(descriptor), calibrate, device, as_json)
     if predictions is not None:
         if (ground_truth is None) == (benchmark is None):
             raise click.UsageError("PREDICTIONS need the known copies: give --ground-truth FILE or --benchmark DIR")
@@ -65,6 +77,26 @@ def command(
     if benchmark is None or ground_truth is not None:
         raise click.UsageError("give PREDICTIONS with --ground-truth FILE, or --benchmark DIR to evaluate a descriptor")
     return _evaluate_descriptor(benchmark, descriptor or "small", device, recipes, distractors, output, as_json)
+
+
+def _calibrate(folder: Path, sources: tuple[str, ...], device: str, as_json: bool) -> int:
+    from copydet.errors import UsageError
+    from copydet.evaluation.calibrate import calibrate_descriptor
+
+    if not (folder / "descriptor.toml").is_file():
+        raise UsageError(f"{folder} holds no descriptor.toml; name the folder of a descriptor of your own")
+    with if_interrupted(f"{folder} is as it was; the same command starts again"):
+        verified = calibrate_descriptor(folder, sources, device=device).verified
+    assert verified is not None
+    error = verified.calibration_error
+    facts = {"pairs": verified.pairs, "copies": verified.copies, "calibration_error": error}
+    if as_json:
+        print_json(facts)
+        return 0
+    shown = "not measured: too few pairs" if error is None else f"{error:.3f}"
+    say(f"{count(verified.pairs, 'pair')}, {verified.copies:,} of them copies; calibration error {shown}")
+    say_next(f"copydet index SOURCE --index DIR --descriptor {quote(folder)} uses the new scores")
+    return 0
 
 
 def _evaluate_csv(predictions_path: Path, truth_path: Path, as_json: bool) -> int:

@@ -7,8 +7,10 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 Run = Callable[..., object]
 
@@ -237,6 +239,21 @@ def test_evaluate_scores_a_descriptor_on_a_benchmark_folder(
     assert (results / "rows.csv").exists()
     rows = json.loads(run("evaluate", "--benchmark", folder, "--descriptor", descriptor, "--json").out)["rows"]
     assert rows[0]["recall_at_1"] == 1
+
+
+def test_evaluate_calibrates_a_descriptor_of_ones_own(run: Run, descriptor: Path, tmp_path: Path) -> None:
+    own, pool = tmp_path / "own", tmp_path / "pool"
+    shutil.copytree(descriptor, own)
+    pool.mkdir()
+    for number in range(24):
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8))
+        coarse.resize((160, 120)).save(pool / f"{number}.png")
+    done = run("evaluate", "--calibrate", pool, "--descriptor", own, "--json")
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert facts["pairs"] > facts["copies"] > 0
+    assert "verified" in json.loads((own / "calibration.json").read_text())
 
 
 def test_doctor_tells_what_is_there(run: Run) -> None:

@@ -100,6 +100,8 @@ def test_the_precision_in_the_help_is_the_one_that_is_used() -> None:
         (["index", ".", "--index", "x.index", "--max-memory", "much"], "'much' is not a size"),
         (["evaluate"], "give PREDICTIONS with --ground-truth FILE"),
         (["evaluate", "p.csv", "--ground-truth", "t.csv"], "cannot read t.csv"),
+        (["evaluate", "--calibrate", "photos"], "--calibrate SOURCE takes --descriptor FOLDER"),
+        (["evaluate", "--calibrate", ".", "--descriptor", "small"], "small holds no descriptor.toml"),
         (["remove", "--index", "x"], "either IDs or --where"),
     ],
 )
