@@ -70,7 +70,7 @@ def verify_pair(
         if evidence is not None:
             transform = _full_size(evidence, query.side.picture.size, row, reference)
     plain, normalised = candidate.similarity, candidate.normalised
-    numbers = pair_numbers(plain, normalised - view.cost, candidate.votes, evidence)
+    numbers = pair_numbers(plain, normalised - view.cost, evidence)
     return Pair(reference, plain, normalised, view.name, read is not None, evidence, numbers, transform)
 
 

@@ -11,15 +11,13 @@ if TYPE_CHECKING:
 class PairNumbers:
     """What retrieval and verification measured on a pair; finite, and 0 where something could not be measured.
 
-    `similarity`, `normalised_similarity`: of the view that found the reference, or of the best one. `votes`: weight of
-    the votes of local features, 0 where they did not find it. `inliers`, `weight`, `possible`, `error`: see Geometry.
-    `agreement` (median), `agreeing` (share), `blocks`, `textured`, `bend`, `in_place`: see Agreement. `compared`: 1
-    where pixels of both images were looked at, else 0. Overlaps: see Evidence.
+    `similarity`, `normalised_similarity`: of the view that found the reference, or of the best one. `inliers`,
+    `weight`, `possible`, `error`: see Geometry. `agreement` (median), `agreeing` (share), `blocks`, `textured`, `bend`,
+    `in_place`: see Agreement. `compared`: 1 where pixels of both images were looked at, else 0. Overlaps: see Evidence.
     """
 
     similarity: float
     normalised_similarity: float
-    votes: float
     inliers: float
     weight: float
     possible: float
@@ -35,16 +33,13 @@ class PairNumbers:
     compared: float
 
 
-def pair_numbers(
-    similarity: float, normalised_similarity: float, votes: float, evidence: "Evidence | None"
-) -> PairNumbers:
+def pair_numbers(similarity: float, normalised_similarity: float, evidence: "Evidence | None") -> PairNumbers:
     """The numbers of a pair that was verified; `evidence` None: nothing suggested a place for it."""
     geometry = None if evidence is None else evidence.geometry
     agreement = None if evidence is None else evidence.agreement
     return PairNumbers(
         similarity=float(similarity),
         normalised_similarity=float(normalised_similarity),
-        votes=float(votes),
         inliers=0.0 if geometry is None else float(geometry.inliers),
         weight=0.0 if geometry is None else float(geometry.weight),
         possible=0.0 if geometry is None else float(geometry.possible),

@@ -30,7 +30,6 @@ _NOTHING_KNOWN = 0.3  # what neither image has whole, where nothing was found th
 NUMBERS = (
     "similarity",
     "normalised similarity",
-    "log votes",
     "has geometry",
     "log inliers",
     "log weight",
@@ -97,7 +96,6 @@ def numbers_of(pairs: Sequence[PairNumbers], names: Sequence[str]) -> NDArray[np
     named = {
         "similarity": columns["similarity"],
         "normalised similarity": columns["normalised_similarity"],
-        "log votes": np.log1p(columns["votes"]),
         "has geometry": (columns["inliers"] > 0).astype(np.float64),
         "log inliers": np.log1p(columns["inliers"]),
         "log weight": np.log1p(columns["weight"]),
@@ -156,7 +154,7 @@ def neutral_model(
 ) -> VerifiedModel:
     """A guess for a descriptor whose calibration has no verified part: its own logit, moved by what was verified."""
     moves = {"similarity": similarity_weight, "normalised similarity": normalised_weight}
-    moves |= {"log weight": 2.0, "log votes": 0.3}
+    moves |= {"log weight": 2.3}
     if "agreement" in names:
         moves |= {"agreement": 6.0, "agreeing": 4.0}
         intercept -= 6.0

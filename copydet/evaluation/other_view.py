@@ -14,8 +14,8 @@ from copydet.records import Pixels
 Rng = np.random.Generator
 Field = NDArray[np.float32]
 
-_PARALLAX = 0.02, 0.08  # of the longer side, between the nearest and the farthest
-_TILT = 0.05  # of the sides: how far the camera's other direction moves corners
+_PARALLAX = 0.008, 0.05  # of the longer side, between the nearest and the farthest
+_TILT, _PAN, _ZOOM = 0.04, 0.2, 1.25  # of the sides: how far each corner and all of them move; nearer or farther
 
 
 def photograph_again(pixels: Pixels, rng: Rng) -> Pixels:
@@ -27,7 +27,7 @@ def photograph_again(pixels: Pixels, rng: Rng) -> Pixels:
     columns += np.float32(step * np.cos(direction)) * depth
     rows += np.float32(step * np.sin(direction)) * depth
     moved = cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return _exposed(_tilted(np.asarray(moved, np.uint8), rng), rng)
+    return _exposed(_framed(np.asarray(moved, np.uint8), rng), rng)
 
 
 def _depth(height: int, width: int, rng: Rng) -> Field:
@@ -41,12 +41,14 @@ def _depth(height: int, width: int, rng: Rng) -> Field:
     return np.asarray(depth / max(float(depth.max()), 1e-6), np.float32)
 
 
-def _tilted(pixels: Pixels, rng: Rng) -> Pixels:
-    """Seen from a slightly other direction, by a camera that is a little nearer, so that no border shows."""
+def _framed(pixels: Pixels, rng: Rng) -> Pixels:
+    """Seen in a slightly other direction, from nearer or farther. What comes into sight at an edge mirrors the rest."""
     height, width = pixels.shape[:2]
-    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    inwards = rng.uniform(0, _TILT, (4, 2)) * [width, height] * np.sign(frame.mean(axis=0) - frame)
-    matrix = cv2.getPerspectiveTransform((frame + inwards).astype(np.float32), frame)
+    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+    middle, size = frame.mean(axis=0), np.array([width, height], np.float64)
+    corners = middle + (frame - middle) * _ZOOM ** rng.uniform(-1, 1)
+    corners += (rng.uniform(-_PAN, _PAN, 2) + rng.uniform(-_TILT, _TILT, (4, 2))) * size
+    matrix = cv2.getPerspectiveTransform(corners.astype(np.float32), frame.astype(np.float32))
     return np.asarray(cv2.warpPerspective(pixels, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101), np.uint8)
 
 

@@ -20,10 +20,10 @@ from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, fit_verified, num
 from copydet.descriptors.registry import load_descriptor
 from copydet.errors import UsageError
 
-STRANGERS = PairNumbers(0.2, -0.1, 0, 0, 0, 0, 0, 0.35, 0.02, 80, 0.8, 1.5, 0.02, 1, 1, 1)
+STRANGERS = PairNumbers(0.2, -0.1, 0, 0, 0, 0, 0.35, 0.02, 80, 0.8, 1.5, 0.02, 1, 1, 1)
 LOOK_ALIKES = replace(STRANGERS, similarity=0.75, normalised_similarity=0.25)
-COPY = PairNumbers(0.85, 0.4, 25, 40, 30, 80, 0.002, 0.95, 0.97, 150, 0.9, 0.3, 0.9, 1, 1, 1)
-LOST = PairNumbers(0.2, -0.1, 1, 3, 1, 40, 0.006, 0.35, 0.05, 40, 0.8, 1.5, 0.05, 0.3, 0.3, 1)
+COPY = PairNumbers(0.85, 0.4, 40, 30, 80, 0.002, 0.95, 0.97, 150, 0.9, 0.1, 0.9, 1, 1, 1)
+LOST = PairNumbers(0.2, -0.1, 3, 1, 40, 0.006, 0.35, 0.05, 40, 0.8, 1.5, 0.05, 0.3, 0.3, 1)
 
 
 def draw_pairs(count: int, seed: int = 0) -> tuple[list[PairNumbers], np.ndarray]:
@@ -37,7 +37,6 @@ def draw_pairs(count: int, seed: int = 0) -> tuple[list[PairNumbers], np.ndarray
             PairNumbers(
                 similarity=float(rng.normal(0.7 if copy else 0.5, 0.15)),
                 normalised_similarity=float(rng.normal(0.3 if copy else 0.1, 0.15)),
-                votes=inliers * 0.7,
                 inliers=inliers,
                 weight=inliers * 0.6,
                 possible=inliers + 30,
@@ -100,8 +99,8 @@ def test_pixels_are_only_asked_of_pairs_that_were_compared() -> None:
 
 def test_nothing_extrapolates_beyond_the_pairs_that_were_fitted() -> None:
     calibration = with_models()
-    far = replace(COPY, inliers=1e6, weight=1e6, votes=1e6, similarity=40.0, blocks=1e9)
-    farther = replace(far, inliers=1e7, weight=1e7, votes=1e7, similarity=50.0)
+    far = replace(COPY, inliers=1e6, weight=1e6, similarity=40.0, blocks=1e9)
+    farther = replace(far, inliers=1e7, weight=1e7, similarity=50.0)
     assert calibration.score_verified([far]) == calibration.score_verified([farther])
 
 
@@ -111,7 +110,6 @@ pairs_drawn = st.builds(
     PairNumbers,
     similarity=st.floats(-1, 1),
     normalised_similarity=st.floats(-2, 2),
-    votes=finite,
     inliers=finite,
     weight=finite,
     possible=finite,
@@ -138,9 +136,9 @@ def test_any_pair_has_a_score_between_0_and_1(pair: PairNumbers) -> None:
 
 
 def test_the_numbers_are_finite_and_their_products_are_all_there() -> None:
-    pairs = [STRANGERS, LOST, COPY, PairNumbers(*[0.0] * 16)]
+    pairs = [STRANGERS, LOST, COPY, PairNumbers(*[0.0] * 15)]
     numbers = numbers_of(pairs, NUMBERS + PIXEL_NUMBERS)
-    assert numbers.shape == (4, 16)
+    assert numbers.shape == (4, 15)
     assert np.isfinite(numbers).all()
     expanded = quadratic(np.array([[2.0, 3.0, 5.0]]))
     assert sorted(expanded[0]) == sorted([2, 3, 5, 4, 6, 10, 9, 15, 25])
@@ -157,7 +155,7 @@ def way(start: PairNumbers, end: PairNumbers, steps: int = 12) -> list[PairNumbe
 @pytest.mark.parametrize("calibration", [neutral(True), shipped()], ids=["neutral", "shipped"])
 def test_the_score_rises_along_the_ways_that_pairs_take_to_being_a_copy(calibration: Calibration) -> None:
     """Products of numbers make no monotone model; these are the ways on which it has to be one."""
-    for start, end in ((LOST, COPY), (STRANGERS, replace(COPY, inliers=0, weight=0, votes=0, possible=0, error=0))):
+    for start, end in ((LOST, COPY), (STRANGERS, replace(COPY, inliers=0, weight=0, possible=0, error=0))):
         for compared in (1.0, 0.0):
             pairs = [replace(each, compared=compared) for each in way(start, end)]
             score = calibration.score_verified(pairs)
@@ -174,7 +172,7 @@ def test_a_plain_copy_is_sure_and_a_stranger_is_none(calibration: Calibration) -
 
 def test_the_shipped_model_wants_pixels_that_agree_and_features_that_fit() -> None:
     calibration = shipped()
-    similar = replace(COPY, agreement=0.45, agreeing=0.1, inliers=6, weight=3, votes=3, error=0.006)
+    similar = replace(COPY, agreement=0.45, agreeing=0.1, inliers=6, weight=3, error=0.006)
     assert calibration.score_verified([similar]) < calibration.score_verified([COPY]) - 0.3
     assert calibration.score_verified([LOOK_ALIKES]) < 0.3
 
