@@ -85,7 +85,8 @@ class Index:
         self._living = tuple(_without(shard.described, removed.get(shard.name)) for shard in self._shards)
 
     @cached_property
-    def _opened(self) -> OpenDescriptor:
+    def opened(self) -> OpenDescriptor:
+        """The descriptor with what belongs to it; its network is opened when it is first asked for."""
         return open_descriptor(self.descriptor, self._device)
 
     @cached_property
@@ -148,7 +149,7 @@ class Index:
             progress=progress,
         )
         index = cls(path, snapshot, opened.descriptor, device)
-        index.__dict__["_opened"] = opened  # the runtime took a while to open
+        index.__dict__["opened"] = opened  # the runtime took a while to open
         return index
 
     @classmethod
@@ -180,7 +181,7 @@ class Index:
             self.path,
             list_specs(sources),
             self.descriptor,
-            None if embeddings else self._opened.runtime,
+            None if embeddings else self.opened.runtime,
             workers=workers,
             limits=limits,
             max_memory=max_memory,
@@ -233,21 +234,22 @@ class Index:
         options = MatchOptions(top_k, precision, views, votes, verify, ignored, workers=workers, limits=limits)
         if embeddings:
             vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
-            return match_embeddings(vectors, self._references(where, False, ignored), self._opened, options, progress)
+            return match_embeddings(vectors, self.references(where, False, ignored), self.opened, options, progress)
         images = list_queries(cast(Queries, queries))
-        return match_images(images, self._references(where, votes, ignored), self._opened, options, progress)
+        return match_images(images, self.references(where, votes, ignored), self.opened, options, progress)
 
     def describe(self, images: Queries) -> Vectors:
         """Descriptors that compare with this index's: float32 [n, dimension], rows of length 1, in order.
 
         Raises UsageError for the first image that cannot be decoded.
         """
-        return _describe(images, self._opened)
+        return _describe(images, self.opened)
 
     def info(self) -> IndexInfo:
         return read_info(self.path, self.snapshot)
 
-    def _references(self, where: str | None = None, votes: bool = True, ignored: Ignored = NOTHING) -> References:
+    def references(self, where: str | None = None, votes: bool = True, ignored: Ignored = NOTHING) -> References:
+        """What is searched: the open shards and the living images of them that satisfy the SQL condition `where`."""
         selected: Sequence[NDArray[np.bool_] | None] = self._living
         for condition in (where, _none_of(ignored.references)):
             if condition is not None:

@@ -1,0 +1,219 @@
+"""From candidates to judged pairs: a look at the stored features, then verification and the shared score.
+
+Both images are in an index, so nothing is extracted again: the features of the query's side are the stored ones
+(local_features.stored). A pair is looked at once, with the image of lower rank as the query, and what belongs to one
+image (its background) enters as the mean of both: the score is one of the pair.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from copydet.decisions.calibration import Calibration
+from copydet.decisions.pair import PairNumbers, pair_numbers
+from copydet.dedup.collection import Collection
+from copydet.dedup.near import Near
+from copydet.images.decode import DEFAULT_LIMITS, Limits
+from copydet.local_features.codes import shipped_codec
+from copydet.local_features.describe import RECORD_BYTES, QueryFeatures
+from copydet.local_features.stored import stored_features
+from copydet.progress import Progress
+from copydet.records import ImageRow
+from copydet.store import atomic
+from copydet.verification.outline import Size, at_sizes
+from copydet.verification.references import ReferenceReader
+from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, verify
+
+BLOCK = 16_384  # candidates judged in one checkpoint
+
+# Chosen on training images with planted copies (docs/dedup.md). Candidates below both are not verified.
+_SURE_SIMILARITY = 0.6
+_LIKELY_FEATURES = 3  # that are each other's nearest, with at least this cosine
+_LIKELY_COSINE = 0.7
+_STRONGEST = 64  # features of an image that are compared for this
+
+SCHEMA = pa.schema(
+    [
+        *((name, pa.int64()) for name in ("one", "other")),
+        *((name, pa.float64()) for name in ("score", "similarity", "normalised_similarity")),
+        ("inliers", pa.int32()),
+        *((name, pa.float64()) for name in ("query_overlap", "reference_overlap")),
+        ("transform", pa.list_(pa.float64(), 9)),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A row of near.parquet with its normalised similarity."""
+
+    one: int
+    other: int
+    similarity: float
+    normalised: float
+
+
+def judge_pairs(
+    collection: Collection,
+    near: Near,
+    work: Path,
+    progress: Progress,
+    *,
+    verified: bool,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[Path]:
+    """Score all candidates that have a chance: Parquet files of SCHEMA in the order of `near`, one for each block of
+    candidates. Finished ones stay in `work` and are not judged again.
+    """
+    judge = _Verifier(collection, limits).judge if verified else _Unverified(collection.opened.calibration).judge
+    files = []
+    with pq.ParquetFile(near.path) as file:
+        for number, batch in enumerate(file.iter_batches(BLOCK)):
+            path = work / f"pairs-{number:06d}.parquet"
+            if not path.exists():
+                rows = judge(_candidates(near, batch))
+                with atomic.new_file(path) as partial:
+                    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+            files.append(path)
+            progress.advance(len(batch))
+    return files
+
+
+def numbers_of_pair(similarity: float, normalised: float, evidence: Evidence | None) -> PairNumbers:
+    """What the shared model sees of a pair that no search by votes has proposed."""
+    return pair_numbers(similarity, normalised, 0.0, evidence)
+
+
+def _candidates(near: Near, batch: pa.RecordBatch) -> list[_Candidate]:
+    one, other, similarity = (batch.column(name).to_numpy() for name in ("one", "other", "similarity"))
+    normalised = similarity - (near.background[one] + near.background[other]) / 2
+    columns = (one.tolist(), other.tolist(), similarity.tolist(), normalised.tolist())
+    return [_Candidate(*row) for row in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Unverified:
+    calibration: Calibration
+
+    def judge(self, candidates: Sequence[_Candidate]) -> list[dict[str, object]]:
+        plain, normalised = [each.similarity for each in candidates], [each.normalised for each in candidates]
+        scores = self.calibration.score(plain, normalised).tolist() if candidates else []
+        return [_row(each, score, None, None, False) for each, score in zip(candidates, scores, strict=True)]
+
+
+class _Verifier:
+    """Holds what is read of the originals; may be used by several threads."""
+
+    def __init__(self, collection: Collection, limits: Limits) -> None:
+        self._collection = collection
+        self._reader = ReferenceReader(collection.shards, limits)
+
+    def judge(self, candidates: Sequence[_Candidate]) -> list[dict[str, object]]:
+        images = sorted({number for each in candidates for number in (each.one, each.other)})
+        known = dict(zip(images, self._collection.rows(np.array(images, np.int64)), strict=True))
+        groups = list(_by_one(candidates))
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            looked = pool.map(lambda group: self._look(group, known), groups)
+            found = [pair for pairs in looked for pair in pairs]
+        numbers = [numbers_of_pair(each.similarity, each.normalised, evidence) for each, evidence, _ in found]
+        scores = self._collection.opened.calibration.score_verified(numbers).tolist()
+        rows = []
+        for (each, evidence, seen), score in zip(found, scores, strict=True):
+            transform = _transform(known[each.one], known[each.other], evidence, seen)
+            rows.append(_row(each, score, evidence, transform, True))
+        return rows
+
+    def _look(
+        self, group: Sequence[_Candidate], known: Mapping[int, ImageRow]
+    ) -> list[tuple[_Candidate, Evidence | None, Size]]:
+        """The candidates of one query that have a chance, their evidence, and the size that the query was seen at."""
+        features = stored_features(self._records(group[0].one))
+        others = [self._records(each.other) for each in group]
+        likely = _mutual(features, others) >= _LIKELY_FEATURES
+        chosen = [each for each, has in zip(group, likely, strict=True) if has or each.similarity >= _SURE_SIMILARITY]
+        if not chosen:
+            return []
+        asked = self._side(group[0].one, known)
+        # Without its pixels the query still has a size, and the reference's pixels have nothing to be compared with.
+        grey = np.broadcast_to(np.uint8(0), asked.size[::-1]) if asked.grey is None else asked.grey
+        side, whole = QuerySide(features, grey), (grey.shape[1], grey.shape[0])
+        found = []
+        for each in chosen:
+            reference = self._side(each.other, known)
+            if asked.grey is None:
+                reference = replace(reference, grey=None)
+            found.append((each, verify(side, reference, np.eye(3), whole), whole))
+        return found
+
+    def _side(self, number: int, known: Mapping[int, ImageRow]) -> ReferenceSide:
+        shard, row = self._collection.places(np.array([number]))
+        return self._reader.read(int(shard[0]), int(row[0]), known[number])
+
+    def _records(self, number: int) -> NDArray[np.uint8]:
+        """Stored features; none where the image's shard has none, so that only its similarity speaks for it."""
+        shard, row = self._collection.places(np.array([number]))
+        local = self._collection.shards[int(shard[0])].local
+        return np.empty((0, RECORD_BYTES), np.uint8) if local is None else np.asarray(local.of(int(row[0])))
+
+
+def _mutual(query: QueryFeatures, others: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """How many features of a query and of each other image are each other's nearest, with at least _LIKELY_COSINE, in
+    the variant (as it is, mirrored) that has the most: int64 [others]. Only the strongest features are looked at.
+    """
+    asked = query.vectors[:2, :_STRONGEST]
+    held = np.zeros((len(others), _STRONGEST, asked.shape[2]), np.float32)
+    for place, records in enumerate(others):
+        _, vectors = shipped_codec().decode(records[:_STRONGEST])
+        held[place, : len(vectors)] = vectors
+    if not asked.shape[1] or not len(others):
+        return np.zeros(len(others), np.int64)
+    cosine = (asked.reshape(-1, asked.shape[2]) @ held.reshape(-1, asked.shape[2]).T).reshape(
+        len(asked), asked.shape[1], len(others), _STRONGEST
+    )
+    answer = cosine.argmax(axis=3)  # [variants, features, others]
+    asker = cosine.argmax(axis=1)  # [variants, others, _STRONGEST]
+    back = np.take_along_axis(asker, answer.transpose(0, 2, 1), axis=2)
+    near = np.take_along_axis(cosine, answer[..., None], axis=3)[..., 0].transpose(0, 2, 1) > _LIKELY_COSINE
+    mutual = near & (back == np.arange(asked.shape[1]))
+    counts: NDArray[np.int64] = mutual.sum(axis=2).max(axis=0)
+    return counts
+
+
+def _by_one(candidates: Sequence[_Candidate]) -> Iterator[list[_Candidate]]:
+    """Candidates of one query after the other, as they come."""
+    for _, group in itertools.groupby(candidates, lambda each: each.one):
+        yield list(group)
+
+
+def _transform(query: ImageRow, reference: ImageRow, evidence: Evidence | None, seen: Size) -> list[float] | None:
+    """The transform between the originals, of which the query was `seen` at (width, height)."""
+    if evidence is None:
+        return None
+    full = [(row.width or 1, row.height or 1) for row in (query, reference)]
+    matrix = at_sizes(evidence.matrix, (seen, full[0]), (evidence.reference_size, full[1]))
+    return [float(number) for number in (matrix / matrix[2, 2]).ravel()]
+
+
+def _row(
+    candidate: _Candidate, score: float, evidence: Evidence | None, transform: list[float] | None, looked: bool
+) -> dict[str, object]:
+    geometry = None if evidence is None else evidence.geometry
+    return {
+        "one": candidate.one,
+        "other": candidate.other,
+        "score": score,
+        "similarity": candidate.similarity,
+        "normalised_similarity": candidate.normalised,
+        "inliers": None if not looked else 0 if geometry is None else geometry.inliers,
+        "query_overlap": None if evidence is None else evidence.query_overlap,
+        "reference_overlap": None if evidence is None else evidence.reference_overlap,
+        "transform": transform,
+    }

@@ -1,0 +1,142 @@
+"""What scripts/benchmark_dedup.py runs, each stage in a process of its own: prints one JSON line.
+
+The peers run in virtual environments of their own, where copydet is not installed: imports stay inside the functions.
+"""
+
+import csv
+import json
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+LEVELS = ("easy", "medium", "hard")
+PLANTED_SHARE = 0.05  # of the images get copies
+MOST_COPIES = 8
+CHAIN_SHARE, IDENTICAL_SHARE, LOSSLESS_SHARE = 0.005, 0.005, 0.005
+QUALITIES = (95, 85, 70)
+
+
+def plant(tars: str, count: str, folder: str) -> dict[str, object]:
+    """`count` images of the tars as files in `folder`, with duplicates planted among them; truth.csv beside the folder.
+
+    truth.csv: image, family (images of one family show the same), original, level (empty for the originals). An image
+    of a chain shows two originals and has a line for each.
+    """
+    import numpy as np
+
+    from copydet.images.edits import edit_image
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    pictures = list(_pictures(Path(tars), int(count)))
+    lines: list[tuple[str, str, str, str]] = []
+    for number, (_, encoded) in enumerate(pictures):
+        name = f"{number:06}.{'jpg' if number % 2 else 'webp'}"
+        _write(target / name, encoded if number % 2 == 0 else _jpeg(_decode(encoded), QUALITIES[0]))
+        lines.append((name, f"{number:06}", name, ""))
+    names = [line[0] for line in lines]
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(pictures))
+    shares = [int(len(pictures) * share) for share in (PLANTED_SHARE, CHAIN_SHARE, CHAIN_SHARE, IDENTICAL_SHARE)]
+    edited, first, second, identical = np.split(chosen, np.cumsum(shares))[:4]
+    lossless = chosen[sum(shares) :][: int(len(pictures) * LOSSLESS_SHARE)]
+    for number in edited.tolist():
+        for copy in range(int(rng.integers(1, MOST_COPIES + 1))):
+            level = LEVELS[copy % len(LEVELS)]
+            draw = np.random.default_rng([number, copy])
+            others = [_decode(pictures[int(other)][1]) for other in draw.integers(0, len(pictures), 3)]
+            pixels = edit_image(_decode(pictures[number][1]), level, draw, others).pixels
+            name = f"c{draw.integers(16**8):08x}.jpg"  # names tell nothing of the original
+            _write(target / name, _jpeg(pixels, QUALITIES[copy % len(QUALITIES)]))
+            lines.append((name, f"{number:06}", names[number], level))
+    for one, other in zip(first.tolist(), second.tolist(), strict=True):
+        name = f"b{one:06}.jpg"
+        _write(target / name, _jpeg(_side_by_side(_decode(pictures[one][1]), _decode(pictures[other][1])), 90))
+        lines += [(name, f"{each:06}", names[each], "chain") for each in (one, other)]
+    for number in identical.tolist():
+        name = f"i{number:06}{Path(names[number]).suffix}"
+        _write(target / name, (target / names[number]).read_bytes())
+        lines.append((name, f"{number:06}", names[number], "identical"))
+    for number in lossless.tolist():
+        name = f"l{number:06}.png"
+        _write(target / name, _png(_decode((target / names[number]).read_bytes())))
+        lines.append((name, f"{number:06}", names[number], "lossless"))
+    with target.with_suffix(".csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "family", "original", "level"), *lines])
+    return {"images": len(list(target.iterdir()))}
+
+
+def _pictures(tars: Path, count: int) -> Iterator[tuple[str, bytes]]:
+    """`count` images; those beyond what the tars hold are cropped from them again."""
+    import cv2
+
+    paths, left, turn = sorted(tars.glob("*.tar")), count, 0
+    while left:
+        for path in paths:
+            with tarfile.open(path) as tar:
+                for member in tar:
+                    file = tar.extractfile(member)
+                    if left == 0:
+                        return
+                    if file is None:
+                        continue
+                    data = file.read()
+                    if turn:
+                        pixels = _quarter(_decode(data), turn - 1)
+                        data = cv2.imencode(".webp", pixels[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 90])[1].tobytes()
+                    left -= 1
+                    yield f"{turn}-{member.name}", data
+        turn += 1
+
+
+def _quarter(pixels: Any, number: int) -> Any:
+    """One of the quarters of a picture, enlarged: an image of its own, which shares nothing with the other quarters."""
+    import cv2
+
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    top, left = divmod(number % 4, 2)
+    part = pixels[top * height : (top + 1) * height, left * width : (left + 1) * width]
+    return cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
+
+
+def _side_by_side(one: Any, other: Any) -> Any:
+    import cv2
+    import numpy as np
+
+    height = max(one.shape[0], other.shape[0])
+    sized = [cv2.resize(each, (each.shape[1] * height // each.shape[0], height)) for each in (one, other)]
+    return np.hstack(sized)
+
+
+def _decode(data: bytes) -> Any:
+    import cv2
+    import numpy as np
+
+    return np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1])
+
+
+def _jpeg(pixels: Any, quality: int) -> bytes:
+    import cv2
+
+    return cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def _png(pixels: Any) -> bytes:
+    import cv2
+
+    return cv2.imencode(".png", pixels[:, :, ::-1])[1].tobytes()
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+STAGES = {stage.__name__: stage for stage in (plant,)}
+
+if __name__ == "__main__":
+    started = time.perf_counter()
+    result = STAGES[sys.argv[1]](*sys.argv[2:])
+    print("\n" + json.dumps({"seconds": time.perf_counter() - started} | result))
