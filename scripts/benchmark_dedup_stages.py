@@ -15,6 +15,7 @@ from typing import Any
 LEVELS = ("easy", "medium", "hard")
 PLANTED_SHARE = 0.05  # of the images get copies
 MOST_COPIES = 8
+OTHERS = 400  # images, the tars' last, that copies are pasted onto and beside; none of them is in the collection
 CHAIN_SHARE, IDENTICAL_SHARE, LOSSLESS_SHARE = 0.005, 0.005, 0.005
 QUALITIES = (95, 85, 70)
 
@@ -32,8 +33,9 @@ def plant(tars: str, count: str, folder: str) -> dict[str, object]:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     pictures = list(_pictures(Path(tars), int(count)))
+    aside = [_decode(data) for data in _members(Path(tars))][-OTHERS:]
     lines: list[tuple[str, str, str, str]] = []
-    for number, (_, encoded) in enumerate(pictures):
+    for number, encoded in enumerate(pictures):
         name = f"{number:06}.{'jpg' if number % 2 else 'webp'}"
         _write(target / name, encoded if number % 2 == 0 else _jpeg(_decode(encoded), QUALITIES[0]))
         lines.append((name, f"{number:06}", name, ""))
@@ -47,14 +49,14 @@ def plant(tars: str, count: str, folder: str) -> dict[str, object]:
         for copy in range(int(rng.integers(1, MOST_COPIES + 1))):
             level = LEVELS[copy % len(LEVELS)]
             draw = np.random.default_rng([number, copy])
-            others = [_decode(pictures[int(other)][1]) for other in draw.integers(0, len(pictures), 3)]
-            pixels = edit_image(_decode(pictures[number][1]), level, draw, others).pixels
+            others = [aside[int(other)] for other in draw.integers(0, OTHERS, 3)]
+            pixels = edit_image(_decode(pictures[number]), level, draw, others).pixels
             name = f"c{draw.integers(16**8):08x}.jpg"  # names tell nothing of the original
             _write(target / name, _jpeg(pixels, QUALITIES[copy % len(QUALITIES)]))
             lines.append((name, f"{number:06}", names[number], level))
     for one, other in zip(first.tolist(), second.tolist(), strict=True):
         name = f"b{one:06}.jpg"
-        _write(target / name, _jpeg(_side_by_side(_decode(pictures[one][1]), _decode(pictures[other][1])), 90))
+        _write(target / name, _jpeg(_side_by_side(_decode(pictures[one]), _decode(pictures[other])), 90))
         lines += [(name, f"{each:06}", names[each], "chain") for each in (one, other)]
     for number in identical.tolist():
         name = f"i{number:06}{Path(names[number]).suffix}"
@@ -69,27 +71,30 @@ def plant(tars: str, count: str, folder: str) -> dict[str, object]:
     return {"images": len(list(target.iterdir()))}
 
 
-def _pictures(tars: Path, count: int) -> Iterator[tuple[str, bytes]]:
-    """`count` images; those beyond what the tars hold are cropped from them again."""
+def _pictures(tars: Path, count: int) -> Iterator[bytes]:
+    """`count` images of the tars; where they hold fewer, quarters of them in place of whole images."""
     import cv2
 
-    paths, left, turn = sorted(tars.glob("*.tar")), count, 0
-    while left:
-        for path in paths:
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    file = tar.extractfile(member)
-                    if left == 0:
-                        return
-                    if file is None:
-                        continue
-                    data = file.read()
-                    if turn:
-                        pixels = _quarter(_decode(data), turn - 1)
-                        data = cv2.imencode(".webp", pixels[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 90])[1].tobytes()
-                    left -= 1
-                    yield f"{turn}-{member.name}", data
-        turn += 1
+    images = list(_members(tars))[:-OTHERS]
+    if count <= len(images):
+        yield from images[:count]
+        return
+    if count > 4 * len(images):
+        sys.exit(
+            f"{tars} holds {len(images) + OTHERS:,} images, which make {4 * len(images):,}; {count:,} were asked for"
+        )
+    for number in range(count):
+        pixels = _quarter(_decode(images[number // 4]), number % 4)
+        yield cv2.imencode(".webp", pixels[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 90])[1].tobytes()
+
+
+def _members(tars: Path) -> Iterator[bytes]:
+    for path in sorted(tars.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if file is not None:
+                    yield file.read()
 
 
 def _quarter(pixels: Any, number: int) -> Any:
@@ -97,7 +102,7 @@ def _quarter(pixels: Any, number: int) -> Any:
     import cv2
 
     height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
-    top, left = divmod(number % 4, 2)
+    top, left = divmod(number, 2)
     part = pixels[top * height : (top + 1) * height, left * width : (left + 1) * width]
     return cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC)
 

@@ -4,7 +4,9 @@ Components of the accepted pairs alone would chain: A is a crop of B, B a collag
 of such steps joins what nobody would call the same (papers on web-scale de-duplication report single components of
 millions). So a component is only where clusters are looked for. In it, the image that the keep rule likes best
 represents all that are a pair with it, and what two pairs of the higher bar of `strong` link to it: each step shares
-most of both images. What is further away is split off, and is represented by the best of its own.
+most of both images. What is further away is split off, and is represented by the best of its own. A collage that is the
+largest image of all must not represent what is pasted into it, so images that share most of themselves with another
+come before those that do not.
 """
 
 from dataclasses import dataclass
@@ -18,13 +20,14 @@ from copydet.dedup.collection import Numbers
 from copydet.dedup.exact import Contents
 
 _STRONG_OVERLAP = 0.75  # of both: two images that share as much with a third share half of it with each other
+_EQUAL_OVERLAP = 0.6
 _MOST_MEASURED = 256  # contents of a cluster whose diameter is computed, not bounded
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Accepted pairs of contents: image numbers, score, smaller overlap (NaN: not known), and the share of each that
-    the other covers (NaN: not known); all arrays [n].
+    """Accepted pairs of contents: image numbers, score, and the share of each that the other covers (NaN: not known);
+    all arrays [n].
     """
 
     one: Numbers
@@ -33,10 +36,14 @@ class Edges:
     one_overlap: NDArray[np.float64]
     other_overlap: NDArray[np.float64]
 
+    @property
+    def least_overlap(self) -> NDArray[np.float64]:
+        """The smaller of both, NaN where they are not known."""
+        return np.fmin(self.one_overlap, self.other_overlap)
+
     def strong(self, bar: float) -> NDArray[np.bool_]:
         """Which pairs may be a step of a chain: bool [n]."""
-        least = np.fmin(self.one_overlap, self.other_overlap)
-        return (self.score >= bar) & ~(least < _STRONG_OVERLAP)
+        return (self.score >= bar) & ~(self.least_overlap < _STRONG_OVERLAP)
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,9 @@ def _lead(edges: Edges, preference: Numbers, bar: float) -> _Led:
     score, linked = np.ones(len(node)), np.zeros(len(node), np.int8)
     overlap = np.full(len(node), np.nan)
     _, component = connected_components(graph.matrix(), directed=False)
-    for chosen in np.lexsort((preference[node], component)).tolist():
+    has_equal = np.zeros(len(node), bool)
+    has_equal[ends[np.tile(edges.least_overlap >= _EQUAL_OVERLAP, 2)]] = True
+    for chosen in np.lexsort((preference[node], ~has_equal, component)).tolist():
         if leader[chosen] >= 0:
             continue
         leader[chosen] = chosen

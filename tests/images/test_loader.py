@@ -78,7 +78,7 @@ def test_the_output_is_that_of_one_after_the_other_for_any_workers_and_batches(
 
 def test_a_row_says_what_the_bytes_were() -> None:
     image = Image("a", "file:a", "here", lambda: JPEG, {"label": 3})
-    loaded, decoded, _ = load_image(image, SMALL)
+    loaded, decoded, *_ = load_image(image, SMALL)
     assert decoded is not None
     assert decoded.shape == (16, 16, 3)
     assert (loaded.width, loaded.height, loaded.format, loaded.bytes) == (96, 64, "jpeg", len(JPEG))
@@ -88,7 +88,7 @@ def test_a_row_says_what_the_bytes_were() -> None:
 
 
 def test_a_file_that_does_not_decode_still_has_its_size_and_hash() -> None:
-    row, pixels, _ = load_image(Image("a", "a", "s", lambda: b"hello"), SMALL)
+    row, pixels, *_ = load_image(Image("a", "a", "s", lambda: b"hello"), SMALL)
     assert pixels is None
     assert (row.status, row.bytes, row.sha256) == ("unsupported", 5, hashlib.sha256(b"hello").hexdigest())
 
@@ -100,7 +100,7 @@ def test_what_a_reader_raises_becomes_an_unreadable_row_with_its_text() -> None:
 
 def test_a_nearly_flat_picture_is_ok_with_a_message() -> None:
     white = encode(np.full((40, 40, 3), 254, np.uint8), "PNG")
-    row, pixels, _ = load_image(Image("a", "a", "s", lambda: white), SMALL)
+    row, pixels, *_ = load_image(Image("a", "a", "s", lambda: white), SMALL)
     assert (row.status, row.message) == ("ok", "nearly flat: matches mean little")
     assert pixels is not None
 
