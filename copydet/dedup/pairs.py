@@ -170,9 +170,10 @@ def _mutual(query: QueryFeatures, others: Sequence[NDArray[np.uint8]]) -> NDArra
     """
     asked = query.vectors[:2, :_STRONGEST]
     held = np.zeros((len(others), _STRONGEST, asked.shape[2]), np.float32)
-    for place, records in enumerate(others):
-        _, vectors = shipped_codec().decode(records[:_STRONGEST])
-        held[place, : len(vectors)] = vectors
+    counts = [min(len(records), _STRONGEST) for records in others]
+    strongest = [records[:count] for records, count in zip(others, counts, strict=True)]
+    decoded = shipped_codec().decode_vectors(np.concatenate([np.empty((0, RECORD_BYTES), np.uint8), *strongest]))
+    held[np.arange(_STRONGEST) < np.array(counts)[:, None]] = decoded
     if not asked.shape[1] or not len(others):
         return np.zeros(len(others), np.int64)
     cosine = (asked.reshape(-1, asked.shape[2]) @ held.reshape(-1, asked.shape[2]).T).reshape(
@@ -183,8 +184,8 @@ def _mutual(query: QueryFeatures, others: Sequence[NDArray[np.uint8]]) -> NDArra
     back = np.take_along_axis(asker, answer.transpose(0, 2, 1), axis=2)
     near = np.take_along_axis(cosine, answer[..., None], axis=3)[..., 0].transpose(0, 2, 1) > _LIKELY_COSINE
     mutual = near & (back == np.arange(asked.shape[1]))
-    counts: NDArray[np.int64] = mutual.sum(axis=2).max(axis=0)
-    return counts
+    most: NDArray[np.int64] = mutual.sum(axis=2).max(axis=0)
+    return most
 
 
 def _by_one(candidates: Sequence[_Candidate]) -> Iterator[list[_Candidate]]:
