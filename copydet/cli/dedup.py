@@ -1,7 +1,7 @@
 """`copydet dedup`: find duplicates in a collection, and say what to keep."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,10 @@ from copydet.cli.options import (
     strict_option,
     workers_option,
 )
+
+if TYPE_CHECKING:
+    from copydet.dedup.job import Deduplicated
+    from copydet.dedup.write_kept import Format
 
 
 @click.command("dedup")
@@ -87,7 +91,7 @@ def command(
     keep: str,
     ignore: Path | None,
     write_kept: Path | None,
-    kept_format: str,
+    kept_format: "Format",
     descriptor: str | None,
     device: str,
     workers: int | None,
@@ -138,8 +142,26 @@ def command(
             _facts(sources, against, done.summary),
             Originals().read,
         )
+        if write_kept is not None:
+            _copy(done, write_kept, kept_format)
     _report(done.summary, output, as_json)
     return SKIPPED if strict and done.summary["images"]["skipped"] else 0
+
+
+def _copy(done: "Deduplicated", folder: Path, form: "Format") -> None:
+    """Write the images that are kept; one that cannot be copied is an error, but only at the end."""
+    from copydet.dedup.write_kept import write_kept
+    from copydet.errors import CopydetError
+    from copydet.progress import show
+
+    with show("copying", done.summary["images"]["kept"]) as progress:
+        written = write_kept(folder, done.collection, done.kept, form, progress)
+    if written.missing:
+        raise CopydetError(
+            f"{len(written.missing):,} of the images to keep could not be copied to {folder}: their originals are gone "
+            f"or have changed since they were indexed, such as {written.missing[0]}; the .missing.json files list them"
+        )
+    say(f"{count(written.images, 'image')} copied to {folder}")
 
 
 def _facts(sources: tuple[str, ...], against: tuple[str, ...], summary: dict[str, Any]) -> str:

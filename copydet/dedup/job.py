@@ -43,11 +43,14 @@ Show = Callable[[str, int | None, str], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """What a job found; the files that say so are in `output`. `summary` is that of summary.json."""
+    """What a job found; the files that say so are in `output`. `summary` is that of summary.json; `kept` bool [images]
+    of `collection`.
+    """
 
     output: Path
     collection: Collection
     clusters: Clusters
+    kept: NDArray[np.bool_]
     summary: dict[str, Any]
 
 
@@ -121,7 +124,7 @@ class _Job:
         asked["calibrated"] = not is_guessed(calibration, verified=verified)
         summary = asked | self._summary(present, contents, accepted, clusters, dropped)
         atomic.write_json(self.output / "summary.json", summary)
-        return Deduplicated(self.output, collection, clusters, summary)
+        return Deduplicated(self.output, present, clusters, present.living & ~dropped, summary)
 
     def _judge(self, collection: Collection, verified: bool) -> tuple[Contents, list[Path]]:
         work = self.output / WORK
