@@ -36,8 +36,8 @@ _ROUNDING = 1e-4  # more than single precision can be off
 # hardly one has fewer nearer neighbours or less similarity.
 LEAST_SIMILARITY = 0.2
 NEIGHBOURS = 16
-_ALIKE, _ALIKE_NEIGHBOURS = 0.75, 48  # a copy may have many siblings that are as near as the original
-_MOST = _ALIKE_NEIGHBOURS + 8  # looked at exactly: single precision may take neighbours for one another
+_ALIKE = 0.75  # where more than NEIGHBOURS are so near, the first of them by id links the group
+_MOST = NEIGHBOURS + 8  # looked at exactly: single precision may take neighbours for one another
 
 _SCHEMA = pa.schema([("one", pa.int64()), ("other", pa.int64()), ("similarity", pa.float32())])
 
@@ -99,18 +99,12 @@ class _Search:
     def nearest(self, block: Numbers) -> tuple[Numbers, Numbers, NDArray[np.float64]]:
         """Pairs of a content of `block` and another that is near, the one of lower rank first; each with the exact
         similarity."""
-        if len(self.firsts) <= EXACT_CONTENTS:
-            asker, other, similarity = self._multiply(block)
-        else:
-            asker, other, similarity = self._retrieve(block)
-        rank = self.collection.rank
-        asker = block[asker]
-        swap = rank[asker] > rank[other]
-        one, other = np.where(swap, other, asker), np.where(swap, asker, other)
-        return one, other, similarity
+        bag = self._multiply(block) if len(self.firsts) <= EXACT_CONTENTS else self._retrieve(block)
+        rank, asker = self.collection.rank, block[bag.asker]
+        swap = rank[asker] > rank[bag.other]
+        return np.where(swap, bag.other, asker), np.where(swap, asker, bag.other), bag.similarity
 
-    def _multiply(self, block: Numbers) -> tuple[Numbers, Numbers, NDArray[np.float64]]:
-        """(place in the block, image number, similarity) of all that is kept."""
+    def _multiply(self, block: Numbers) -> "_Bag":
         collection = self.collection
         stored = collection.vectors(block)
         wide = stored.astype(np.float32)
@@ -128,11 +122,12 @@ class _Search:
             part = slice(start, start + _TILE)
             others = collection.vectors(bag.other[part]).astype(np.float64)
             exact[part] = np.einsum("nd,nd->n", others, stored[bag.asker[part]].astype(np.float64))
-        return self._chosen(_Bag(bag.asker, bag.other, exact).joined(self._first_alike(block, stored, bag)))
+        chosen = self._chosen(_Bag(bag.asker, bag.other, exact))
+        return chosen.joined(self._first_alike(block, stored, bag))
 
     def _first_alike(self, block: Numbers, stored: StoredVectors, bag: "_Bag") -> "_Bag":
         """Where more are very alike than are kept: the first of them by rank, which links the whole group."""
-        crowded = np.flatnonzero(bag.kth(_ALIKE_NEIGHBOURS, len(block)) > _ALIKE)
+        crowded = np.flatnonzero(bag.kth(NEIGHBOURS, len(block)) > _ALIKE)
         if not len(crowded):
             return _Bag.empty()
         collection, beyond = self.collection, len(self.collection)
@@ -147,7 +142,7 @@ class _Search:
         exact = np.einsum("nd,nd->n", *(each.astype(np.float64) for each in (stored[asker], collection.vectors(other))))
         return _Bag(asker, other, exact).without_self(block)
 
-    def _retrieve(self, block: Numbers) -> tuple[Numbers, Numbers, NDArray[np.float64]]:
+    def _retrieve(self, block: Numbers) -> "_Bag":
         collection = self.collection
         chosen = np.zeros(len(collection), bool)
         chosen[self.firsts] = True
@@ -155,9 +150,9 @@ class _Search:
         found = retrieve(
             collection.shards,
             collection.vectors(block).astype(np.float32),
-            _ALIKE_NEIGHBOURS + 1,
+            NEIGHBOURS + 1,
             nprobe=collection.nprobe or None,
-            candidates=max(collection.candidates, 2 * _ALIKE_NEIGHBOURS),
+            candidates=max(collection.candidates, 2 * NEIGHBOURS),
             selected=selected,
         )
         asker, place = np.nonzero(found.row >= 0)
@@ -165,11 +160,9 @@ class _Search:
         bag = _Bag(asker, other, found.similarity[asker, place].astype(np.float64))
         return self._chosen(bag.without_self(block))
 
-    def _chosen(self, bag: "_Bag") -> tuple[Numbers, Numbers, NDArray[np.float64]]:
-        """What is near enough, among the nearest, or very alike."""
-        bag = bag.where(bag.similarity >= LEAST_SIMILARITY).best(_MOST, self.collection.rank)
-        bag = bag.where((_place_in_group(bag.asker) < NEIGHBOURS) | (bag.similarity >= _ALIKE))
-        return bag.asker, bag.other, bag.similarity
+    def _chosen(self, bag: "_Bag") -> "_Bag":
+        """What is near enough, and among the nearest."""
+        return bag.where(bag.similarity >= LEAST_SIMILARITY).best(NEIGHBOURS, self.collection.rank)
 
 
 def _ahead(

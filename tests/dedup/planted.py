@@ -42,9 +42,15 @@ def drawn(folder: Path, count: int, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         rng = np.random.default_rng([seed, number - (number % 4 == 3)])
-        pixels = cv2.resize(
-            rng.integers(0, 256, (12, 16, 3), dtype=np.uint8), (224, 168), interpolation=cv2.INTER_NEAREST
-        )
+        cells = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        pixels = cv2.resize(cells, (224, 168), interpolation=cv2.INTER_NEAREST)
+        for _ in range(12):
+            centre, axes = (
+                (int(each) for each in rng.integers(20, 150, 2)),
+                (int(each) for each in rng.integers(4, 40, 2)),
+            )
+            colour = tuple(int(each) for each in rng.integers(0, 256, 3))
+            cv2.ellipse(pixels, tuple(centre), tuple(axes), int(rng.integers(180)), 0, 360, colour, -1)
         quality = 60 if number % 4 == 3 else 90
         cv2.imwrite(str(folder / f"{number:04}.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return folder

@@ -45,7 +45,9 @@ def cluster(
 
 
 def groups(found: Clusters) -> list[set[int]]:
-    return [set(found.image[found.cluster == number].tolist()) for number in range(int(found.cluster.max(initial=-1)) + 1)]
+    return [
+        set(found.image[found.cluster == number].tolist()) for number in range(int(found.cluster.max(initial=-1)) + 1)
+    ]
 
 
 def dropped(found: Clusters) -> set[int]:

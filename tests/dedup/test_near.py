@@ -63,7 +63,7 @@ def test_candidates_do_not_depend_on_blocks_tiles_or_on_the_order_of_listing(
 def test_a_crowd_has_a_bounded_number_of_pairs_and_is_linked_all_the_same(tmp_path: Path) -> None:
     vectors = groups([600, 1, 1], spread=0.03)
     found = pairs_of(tmp_path / "work", index_vectors(tmp_path / "v", vectors, names(len(vectors))))
-    assert len(found) <= 602 * (near._ALIKE_NEIGHBOURS + 1)
+    assert len(found) <= 602 * (NEIGHBOURS + 1)
     ends = np.array([[int(name) for name in pair] for pair in found]).T
     graph = csr_matrix((np.ones(len(found)), (ends[0], ends[1])), shape=(602, 602))
     _, labels = connected_components(graph, directed=False)
