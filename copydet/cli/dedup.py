@@ -180,7 +180,7 @@ def _report(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     images, clusters = summary["images"], summary["clusters"]
     say(
         f"{count(images['described'], 'image')}: {images['kept']:,} to keep, {images['dropped']:,} to drop "
-        f"({images['dropped_exact']:,} exact copies, {images['dropped_near']:,} near duplicates) "
+        f"({count(images['dropped_exact'], 'exact copy')}, {count(images['dropped_near'], 'near duplicate')}) "
         f"in {count(clusters['count'], 'cluster')}, the largest of {clusters['largest']:,}"
     )
     if skipped := images["skipped"]:

@@ -16,6 +16,7 @@ from copydet.errors import ImageProblem, UsageError
 from copydet.images.decode import Limits, Resize
 from copydet.images.files import Failing, HeldBytes
 from copydet.images.loader import Also, load, load_image
+from copydet.images.repeats import Repeats
 from copydet.records import Batch, Image, Pixels
 from tests.images.conftest import JPEG, draw, encode
 
@@ -267,3 +268,46 @@ def test_results_that_wait_count_for_the_bound() -> None:
     assert len(first.rows) == 4
     assert len(begun) <= 4 + 4 + 2
     batches.close()  # type: ignore[attr-defined]
+
+
+@given(st.lists(st.sampled_from(POOL), max_size=30), st.integers(1, 9), st.integers(1, 6))
+@settings(max_examples=40, deadline=None)
+def test_what_repeats_an_earlier_image_says_which_and_has_no_pixels_for_any_workers_and_batches(
+    images: list[Image], batch_size: int, workers: int
+) -> None:
+    first: dict[str, int] = {}
+    position = 100
+    for batch in load(
+        iter(images), SMALL, batch_size=batch_size, workers=workers, repeats=Repeats(), first_position=position
+    ):
+        repeats = dict(batch.repeats)
+        for place, row in enumerate(batch.rows):
+            seen = row.sha256 in first
+            assert repeats.get(place) == (first[row.sha256] if seen and row.sha256 else None)
+            assert (place in batch.ok) == (not seen and row.status == "ok")
+            if row.sha256:
+                first.setdefault(row.sha256, position)
+            position += 1
+
+
+def test_a_file_of_another_format_with_the_same_pixels_is_a_repeat_with_a_row_of_its_own() -> None:
+    pixels = draw(50, 40, 3)
+    images = [Image(kind, kind, "s", HeldBytes(encode(pixels, kind))) for kind in ("PNG", "BMP", "TIFF", "JPEG")]
+    (batch,) = load(iter(images), SMALL, batch_size=9, workers=2, repeats=Repeats())
+    assert dict(batch.repeats) == {1: 0, 2: 0}
+    assert batch.ok == (0, 3)
+    assert [row.format for row in batch.rows] == ["png", "bmp", "tiff", "jpeg"]
+
+
+def test_contents_that_are_known_from_before_are_repeats() -> None:
+    known = [(hashlib.sha256(JPEG).digest(), 7)]
+    (batch,) = load(
+        [Image("a", "a", "s", HeldBytes(JPEG))],
+        SMALL,
+        batch_size=1,
+        workers=1,
+        repeats=Repeats(known),
+        first_position=9,
+    )
+    assert batch.repeats == ((0, 7),)
+    assert batch.pixels == ()
