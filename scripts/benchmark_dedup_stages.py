@@ -139,7 +139,84 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-STAGES = {stage.__name__: stage for stage in (plant,)}
+def copydet_pairs(output: str, pairs: str, clusters: str) -> dict[str, object]:
+    """All pairs that a finished job has judged, and those that it reports; its clusters."""
+    import pyarrow.parquet as pq
+
+    from copydet.dedup.job import deduplicate
+
+    def listed() -> set[tuple[str, str]]:
+        table = pq.read_table(Path(output) / "pairs.parquet", columns=["query_id", "reference_id"])
+        return set(zip(*(table[name].to_pylist() for name in ("query_id", "reference_id")), strict=True))
+
+    reported = listed()
+    members = pq.read_table(Path(output) / "clusters.parquet", columns=["cluster_id", "image_id"]).to_pylist()
+    with open(clusters, "w", newline="") as file:
+        csv.writer(file).writerows([("cluster", "image"), *((row["cluster_id"], row["image_id"]) for row in members)])
+    deduplicate(Path(output) / "index", Path(output), precision=0.0001)
+    table = pq.read_table(Path(output) / "pairs.parquet", columns=["query_id", "reference_id", "score"]).to_pylist()
+    with open(pairs, "w", newline="") as file:
+        lines = [(row["query_id"], row["reference_id"], row["score"]) for row in table]
+        writer = csv.writer(file)
+        writer.writerow(("one", "other", "score", "default"))
+        writer.writerows((*line, int(line[:2] in reported)) for line in lines)
+    return {"pairs": len(table), "reported": len(reported)}
+
+
+def fastdup(photos: str, work: str, pairs: str, kind: str) -> dict[str, object]:
+    """fastdup's own run over the folder (in its own environment); ten neighbours, so that groups are found whole."""
+    import fastdup as peer
+
+    job = peer.create(work_dir=work, input_dir=photos)
+    job.run(threshold=0.7, ccthreshold=0.9, nearest_neighbors_k=10, num_threads=2, overwrite=True)
+    found = job.similarity()
+    with open(pairs, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("one", "other", "score"))
+        for one, other, score in zip(found["filename_from"], found["filename_to"], found["distance"], strict=True):
+            writer.writerow((Path(one).name, Path(other).name, score))
+    return {"pairs": len(found)}
+
+
+def imagededup(photos: str, work: str, pairs: str, kind: str) -> dict[str, object]:
+    """One of imagededup's hashes over the folder (in an environment of its own)."""
+    from imagededup.methods import AHash, DHash, PHash, WHash
+
+    method = {"ahash": AHash, "dhash": DHash, "phash": PHash, "whash": WHash}[kind](verbose=False)
+    found = method.find_duplicates(image_dir=photos, max_distance_threshold=16, scores=True)
+    with open(pairs, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("one", "other", "score"))
+        writer.writerows((one, other, -distance) for one, near in found.items() for other, distance in near)
+    return {"pairs": sum(map(len, found.values()))}
+
+
+def same_thumbnails(photos: str, pairs: str, target: str) -> dict[str, object]:
+    """The pairs of images that are nearly the same pixel by pixel at 24 x 24."""
+    import cv2
+    import numpy as np
+
+    from copydet.evaluation.population import same_picture
+
+    known: dict[str, Any] = {}
+
+    def seen(name: str) -> Any:
+        if name not in known:
+            pixels = _decode((Path(photos) / name).read_bytes())
+            known[name] = cv2.resize(pixels, (24, 24), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+        return known[name]
+
+    cv2.setNumThreads(1)
+    with open(pairs, newline="") as file, open(target, "w", newline="") as out:
+        writer, count = csv.writer(out), 0
+        for one, other in csv.reader(file):
+            if same_picture(np.stack([seen(one)]), np.stack([seen(other)]))[0, 0]:
+                writer.writerow((one, other))
+                count += 1
+    return {"same": count}
+
+
+STAGES = {stage.__name__: stage for stage in (plant, copydet_pairs, fastdup, imagededup, same_thumbnails)}
 
 if __name__ == "__main__":
     started = time.perf_counter()
