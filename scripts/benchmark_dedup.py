@@ -297,13 +297,13 @@ def growth(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The tables for the documentation."""
+    """The tables for the documentation; a column named by a level is the recall of it."""
     machine = result["machine"]
     levels = sorted({level for row in result["rows"] for level in row["recall by level"]})
     lines = [
         f"`{result['command']}` on {machine['cores']} cores of {machine['processor']}",
         "",
-        f"| images | | precision | recall | F1 | F1 light | {' | '.join(f'recall {level}' for level in levels)} | purity | s | MiB |",
+        f"| images | | precision | recall | F1 | F1 light | {' | '.join(levels)} | purity | s | MiB |",
         "| ---: | --- |" + " ---: |" * (len(levels) + 7),
     ]
     for row in result["rows"]:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "--precision",
     metavar="P",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="How many of the near pairs must be right: sets the score from which on a pair is one. [default: 0.99]",
+    help="How many of the near pairs must be right: sets the score from which on a pair is one. [default: 0.9]",
 )
 @click.option(
     "--keep",
@@ -190,6 +190,6 @@ def _report(summary: dict[str, Any], output: Path, as_json: bool) -> None:
     if images["dropped"]:
         say_next(f"open {quote(output / 'gallery.html')} in a browser and look at the clusters")
     elif images["described"]:
-        say_next("nothing to do: no two images are duplicates at this precision; --precision 0.9 says more")
+        say_next("nothing to do: no two images are duplicates at this precision; --precision 0.8 says more")
     else:
         say_next("no image could be read; name a folder or a file that holds some")

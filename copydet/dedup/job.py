@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copydet.decisions.calibration import threshold_for_precision
-from copydet.decisions.decide import DEFAULT_PRECISION, WHOLE
+from copydet.decisions.decide import WHOLE
 from copydet.decisions.ignore import NOTHING, Ignored
 from copydet.dedup.clusters import Clusters, find_clusters
 from copydet.dedup.collection import Collection, open_collection
@@ -36,6 +36,10 @@ from copydet.store.hashing import hash_file
 from copydet.store.locks import write_lock
 
 WORK, INDEX = "work", "index"
+
+# Lower than that of match. The shared thresholds were fitted on pairs that a search proposes, look-alikes among them; of
+# the pairs of a whole collection far more are copies, so that at .9 .98 of them are right (docs/dedup.md).
+DEFAULT_PRECISION = 0.9
 _FORMAT = 1  # of what is in work/; another one is done again
 
 Show = Callable[[str, int | None, str], AbstractContextManager[Progress]]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from copydet.dedup.collection import Collection, Numbers
 from copydet.dedup.exact import Contents
+from copydet.descriptors.background import Bank
 from copydet.progress import Progress
 from copydet.records import StoredVectors
 from copydet.search.retrieve import retrieve
@@ -30,6 +31,8 @@ from copydet.store import atomic
 EXACT_CONTENTS = 300_000
 BLOCK = 2048  # contents whose candidates are one checkpoint
 _TILE = 8192
+_BANK_TILE = 1024
+_IN_BANK = 0.97  # the bank is stored in 8 bits: the same image comes out below 1
 _ROUNDING = 1e-4  # more than single precision can be off
 
 # Chosen on training images with planted copies (docs/dedup.md): of the edited copies that verification can confirm,
@@ -58,7 +61,7 @@ def find_near(collection: Collection, contents: Contents, work: Path, progress: 
     firsts = contents.firsts
     own = firsts[contents.has_own[firsts]]
     own = own[np.argsort(collection.rank[own])]  # blocks hold the same images however these were divided
-    search = _Search(collection, contents, firsts)
+    search = _Search(collection, contents, firsts, _bank_outside(collection, firsts, work))
     files = []
     for number, start in enumerate(range(0, len(own), BLOCK)):
         block = own[start : start + BLOCK]
@@ -77,13 +80,31 @@ def find_near(collection: Collection, contents: Contents, work: Path, progress: 
     return Near(merged, pq.read_metadata(merged).num_rows, background)
 
 
+def _bank_outside(collection: Collection, firsts: Numbers, work: Path) -> Bank | None:
+    """The background bank without pictures that the collection holds: public data sets share many, and an image that
+    is its own background would be like nothing. Calibration does the same.
+    """
+    bank = collection.opened.bank
+    if bank is None or not len(bank.vectors):
+        return bank
+    path = work / "bank.npy"
+    if not path.exists():
+        entries, outside = bank.vectors.astype(np.float32), np.ones(len(bank.vectors), bool)
+        for start in range(0, len(firsts), _BANK_TILE):
+            tile = collection.vectors(firsts[start : start + _BANK_TILE]).astype(np.float32)
+            outside &= (entries @ tile.T).max(axis=1) < _IN_BANK
+        with atomic.new_file(path) as partial, partial.open("wb") as file:
+            np.save(file, outside, allow_pickle=False)
+    return Bank(bank.vectors[np.load(path, allow_pickle=False)], bank.hash)
+
+
 def _write_block(search: "_Search", block: Numbers, path: Path) -> None:
     """The pairs last: a block that has them is whole."""
     collection = search.collection
     one, other, similarity = search.nearest(block)
     involved = np.unique(np.concatenate([one, other]))
     vectors = collection.vectors(involved).astype(np.float32)
-    background = background_similarity(vectors, collection.opened.bank)
+    background = background_similarity(vectors, search.bank)
     with atomic.new_file(path.with_suffix(".background")) as partial:
         pq.write_table(pa.table({"image": involved, "background": background}), partial)
     with atomic.new_file(path) as partial:
@@ -95,6 +116,7 @@ class _Search:
     collection: Collection
     contents: Contents
     firsts: Numbers
+    bank: Bank | None
 
     def nearest(self, block: Numbers) -> tuple[Numbers, Numbers, NDArray[np.float64]]:
         """Pairs of a content of `block` and another that is near, the one of lower rank first; each with the exact
