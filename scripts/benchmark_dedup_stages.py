@@ -33,7 +33,7 @@ def plant(tars: str, count: str, folder: str) -> dict[str, object]:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     pictures = list(_pictures(Path(tars), int(count)))
-    aside = [_decode(data) for data in _members(Path(tars))][-OTHERS:]
+    aside = [_decode(data) for data in list(_members(Path(tars)))[-OTHERS:]]
     lines: list[tuple[str, str, str, str]] = []
     for number, encoded in enumerate(pictures):
         name = f"{number:06}.{'jpg' if number % 2 else 'webp'}"
@@ -180,6 +180,15 @@ def fastdup(photos: str, work: str, pairs: str, kind: str) -> dict[str, object]:
 
 def imagededup(photos: str, work: str, pairs: str, kind: str) -> dict[str, object]:
     """One of imagededup's hashes over the folder (in an environment of its own)."""
+    from types import ModuleType
+
+    from copydet.descriptors.torchvision_guard import import_torchvision
+
+    import_torchvision()
+    # Its network is made, and its weights are fetched, when the module is imported; the hashes don't need it.
+    network: Any = ModuleType("imagededup.methods.cnn")
+    network.CNN = None
+    sys.modules[network.__name__] = network
     from imagededup.methods import AHash, DHash, PHash, WHash
 
     method = {"ahash": AHash, "dhash": DHash, "phash": PHash, "whash": WHash}[kind](verbose=False)
