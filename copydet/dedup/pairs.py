@@ -109,59 +109,73 @@ class _Unverified:
         return [_row(each, score, None, None, False) for each, score in zip(candidates, scores, strict=True)]
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """A candidate that was verified; `seen` is the size (width, height) that its query was looked at."""
+
+    candidate: _Candidate
+    evidence: Evidence | None
+    seen: Size
+
+
 class _Verifier:
-    """Holds what is read of the originals; may be used by several threads."""
+    """Looks at candidates in three steps: which have a chance, the originals of those, what both show.
+
+    Originals are read in the order in which they are stored, each once for a block: reading a member of a tar or a cell
+    of a Parquet file costs little only next to the last one.
+    """
 
     def __init__(self, collection: Collection, limits: Limits) -> None:
         self._collection = collection
         self._reader = ReferenceReader(collection.shards, limits)
 
     def judge(self, candidates: Sequence[_Candidate]) -> list[dict[str, object]]:
-        images = sorted({number for each in candidates for number in (each.one, each.other)})
-        known = dict(zip(images, self._collection.rows(np.array(images, np.int64)), strict=True))
-        groups = list(_by_one(candidates))
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            looked = pool.map(lambda group: self._look(group, known), groups)
-            found = [pair for pairs in looked for pair in pairs]
-        numbers = [numbers_of_pair(each.similarity, each.normalised, evidence) for each, evidence, _ in found]
+            chosen = [each for part in pool.map(self._with_a_chance, _by_one(candidates)) for each in part]
+            images = sorted({number for each in chosen for number in (each.one, each.other)})
+            known = dict(zip(images, self._collection.rows(np.array(images, np.int64)), strict=True))
+            sides = dict(zip(images, pool.map(lambda number: self._side(number, known[number]), images), strict=True))
+            looked = [each for part in pool.map(lambda group: _verify(group, sides), _by_one(chosen)) for each in part]
+        numbers = [
+            numbers_of_pair(each.candidate.similarity, each.candidate.normalised, each.evidence) for each in looked
+        ]
         scores = self._collection.opened.calibration.score_verified(numbers).tolist()
         rows = []
-        for (each, evidence, seen), score in zip(found, scores, strict=True):
-            transform = _transform(known[each.one], known[each.other], evidence, seen)
-            rows.append(_row(each, score, evidence, transform, True))
+        for each, score in zip(looked, scores, strict=True):
+            pair = each.candidate
+            transform = _transform(known[pair.one], known[pair.other], each.evidence, each.seen)
+            rows.append(_row(pair, score, each.evidence, transform, True))
         return rows
 
-    def _look(
-        self, group: Sequence[_Candidate], known: Mapping[int, ImageRow]
-    ) -> list[tuple[_Candidate, Evidence | None, Size]]:
-        """The candidates of one query that have a chance, their evidence, and the size that the query was seen at."""
+    def _with_a_chance(self, group: Sequence[_Candidate]) -> list[_Candidate]:
+        """Those of one query's candidates that are similar enough or share features with it."""
         features = stored_features(self._records(group[0].one))
-        others = [self._records(each.other) for each in group]
-        likely = _mutual(features, others) >= _LIKELY_FEATURES
-        chosen = [each for each, has in zip(group, likely, strict=True) if has or each.similarity >= _SURE_SIMILARITY]
-        if not chosen:
-            return []
-        asked = self._side(group[0].one, known)
-        # Without its pixels the query still has a size, and the reference's pixels have nothing to be compared with.
-        grey = np.broadcast_to(np.uint8(0), asked.size[::-1]) if asked.grey is None else asked.grey
-        side, whole = QuerySide(features, grey), (grey.shape[1], grey.shape[0])
-        found = []
-        for each in chosen:
-            reference = self._side(each.other, known)
-            if asked.grey is None:
-                reference = replace(reference, grey=None)
-            found.append((each, verify(side, reference, np.eye(3), whole), whole))
-        return found
+        likely = _mutual(features, [self._records(each.other) for each in group]) >= _LIKELY_FEATURES
+        both = zip(group, likely.tolist(), strict=True)
+        return [each for each, has_chance in both if has_chance or each.similarity >= _SURE_SIMILARITY]
 
-    def _side(self, number: int, known: Mapping[int, ImageRow]) -> ReferenceSide:
-        shard, row = self._collection.places(np.array([number]))
-        return self._reader.read(int(shard[0]), int(row[0]), known[number])
+    def _side(self, number: int, row: ImageRow) -> ReferenceSide:
+        shard, place = self._collection.places(np.array([number]))
+        return self._reader.read(int(shard[0]), int(place[0]), row)
 
     def _records(self, number: int) -> NDArray[np.uint8]:
         """Stored features; none where the image's shard has none, so that only its similarity speaks for it."""
         shard, row = self._collection.places(np.array([number]))
         local = self._collection.shards[int(shard[0])].local
         return np.empty((0, RECORD_BYTES), np.uint8) if local is None else np.asarray(local.of(int(row[0])))
+
+
+def _verify(group: Sequence[_Candidate], sides: Mapping[int, ReferenceSide]) -> list[_Looked]:
+    """Verify the candidates of one query."""
+    asked = sides[group[0].one]
+    # Without its pixels the query still has a size, and the reference's pixels have nothing to be compared with.
+    grey = np.broadcast_to(np.uint8(0), asked.size[::-1]) if asked.grey is None else asked.grey
+    query, seen = QuerySide(stored_features(asked.records), grey), (grey.shape[1], grey.shape[0])
+    looked = []
+    for each in group:
+        reference = sides[each.other] if asked.grey is not None else replace(sides[each.other], grey=None)
+        looked.append(_Looked(each, verify(query, reference, np.eye(3), seen), seen))
+    return looked
 
 
 def _mutual(query: QueryFeatures, others: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
