@@ -149,8 +149,8 @@ class _Verifier:
 
     def _with_a_chance(self, group: Sequence[_Candidate]) -> list[_Candidate]:
         """Those of one query's candidates that are similar enough or share features with it."""
-        features = stored_features(self._records(group[0].one))
-        likely = _mutual(features, [self._records(each.other) for each in group]) >= _LIKELY_FEATURES
+        asked, *others = self._records([group[0].one, *(each.other for each in group)])
+        likely = _mutual(stored_features(asked), others) >= _LIKELY_FEATURES
         both = zip(group, likely.tolist(), strict=True)
         return [each for each, has_chance in both if has_chance or each.similarity >= _SURE_SIMILARITY]
 
@@ -158,11 +158,12 @@ class _Verifier:
         shard, place = self._collection.places(np.array([number]))
         return self._reader.read(int(shard[0]), int(place[0]), row)
 
-    def _records(self, number: int) -> NDArray[np.uint8]:
-        """Stored features; none where the image's shard has none, so that only its similarity speaks for it."""
-        shard, row = self._collection.places(np.array([number]))
-        local = self._collection.shards[int(shard[0])].local
-        return np.empty((0, RECORD_BYTES), np.uint8) if local is None else np.asarray(local.of(int(row[0])))
+    def _records(self, numbers: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Stored features of images; none where the image's shard has none: only its similarity speaks for it."""
+        places = zip(*(each.tolist() for each in self._collection.places(np.array(numbers))), strict=True)
+        nothing = np.empty((0, RECORD_BYTES), np.uint8)
+        stored = [(self._collection.shards[shard].local, row) for shard, row in places]
+        return [nothing if local is None else np.asarray(local.of(row)) for local, row in stored]
 
 
 def _verify(group: Sequence[_Candidate], sides: Mapping[int, ReferenceSide]) -> list[_Looked]:
