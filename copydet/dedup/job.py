@@ -116,6 +116,7 @@ class _Job:
         preference = preferences(present, keep)
         _start(self.output / WORK, self._key(verified))
         contents, judged = self._judge(collection, verified)
+        atomic.remove(self.output / "summary.json")  # written last: where it is, all files are of one run
         accepted = write_pairs(self.output / "pairs.parquet", collection, contents, judged, threshold, self.ignored)
         bar = max(threshold, threshold_for_precision(calibration, _CHAIN_PRECISION, verified=verified))
         is_reference = np.arange(len(collection)) >= collection.own
