@@ -6,6 +6,7 @@
             print(match.reference_id, match.score, match.verdict)
     vectors = copydet.describe(images)
     evidence = copydet.compare("a.jpg", "b.jpg")
+    found = copydet.deduplicate("photos.index", "photos.dedup")
 
 Importing copydet imports none of NumPy, FAISS, torch or OpenVINO: the names below load on first use.
 """
@@ -13,17 +14,19 @@ Importing copydet imports none of NumPy, FAISS, torch or OpenVINO: the names bel
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from copydet.dedup.job import deduplicate
     from copydet.index import Index, compare, describe
 
 __version__ = "0.1.0"
-__all__ = ["Index", "__version__", "compare", "describe"]
+__all__ = ["Index", "__version__", "compare", "deduplicate", "describe"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
         from importlib import import_module
 
-        return getattr(import_module("copydet.index"), name)
+        room = "copydet.dedup.job" if name == "deduplicate" else "copydet.index"
+        return getattr(import_module(room), name)
     raise AttributeError(f"module 'copydet' has no attribute '{name}'")
 
 

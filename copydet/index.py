@@ -78,7 +78,8 @@ class Index:
         self._living = tuple(_without(shard.described, removed.get(shard.name)) for shard in self._shards)
 
     @cached_property
-    def _opened(self) -> OpenDescriptor:
+    def opened(self) -> OpenDescriptor:
+        """The descriptor with what belongs to it; its network is opened when it is first asked for."""
         return open_descriptor(self.descriptor, self._device)
 
     @cached_property
@@ -141,7 +142,7 @@ class Index:
             progress=progress,
         )
         index = cls(path, snapshot, opened.descriptor, device)
-        index.__dict__["_opened"] = opened  # the runtime took a while to open
+        index.__dict__["opened"] = opened  # the runtime took a while to open
         return index
 
     @classmethod
@@ -173,7 +174,7 @@ class Index:
             self.path,
             list_specs(sources),
             self.descriptor,
-            None if embeddings else self._opened.runtime,
+            None if embeddings else self.opened.runtime,
             workers=workers,
             limits=limits,
             max_memory=max_memory,
@@ -209,7 +210,7 @@ class Index:
         Recall: share of the ten nearest by exact search that are found, on `queries` edited images of the index. Raises
         UsageError when too few of their originals can be read.
         """
-        references, runtime = self._references(votes=False), self._opened.runtime
+        references, runtime = self.references(votes=False), self.opened.runtime
         selected = references.selected
         self._show(
             tune(self.path, self.snapshot, self._shards, selected, runtime, targets, queries=queries, progress=progress)
@@ -257,24 +258,25 @@ class Index:
         if embeddings:
             vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
             return match_embeddings(
-                vectors, self._references(where, False, ignored, recall), self._opened, options, progress
+                vectors, self.references(where, False, ignored, recall), self.opened, options, progress
             )
         images = list_queries(cast(Queries, queries))
-        return match_images(images, self._references(where, votes, ignored, recall), self._opened, options, progress)
+        return match_images(images, self.references(where, votes, ignored, recall), self.opened, options, progress)
 
     def describe(self, images: Queries) -> Vectors:
         """Descriptors that compare with this index's: float32 [n, dimension], rows of length 1, in order.
 
         Raises UsageError for the first image that cannot be decoded.
         """
-        return _describe(images, self._opened)
+        return _describe(images, self.opened)
 
     def info(self) -> IndexInfo:
         return read_info(self.path, self.snapshot)
 
-    def _references(
+    def references(
         self, where: str | None = None, votes: bool = True, ignored: Ignored = NOTHING, recall: float | None = None
     ) -> References:
+        """What is searched: the open shards and the living images of them that satisfy the SQL condition `where`."""
         point = None if recall is None else self._point(recall)
         selected: Sequence[NDArray[np.bool_] | None] = self._living
         for condition in (where, _none_of(ignored.references)):

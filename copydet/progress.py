@@ -32,8 +32,8 @@ class _Lines:
     codes.
     """
 
-    def __init__(self, task: str, total: int | None, every: float = 30.0) -> None:
-        self._task, self._total, self._every = task, total, every
+    def __init__(self, task: str, total: int | None, noun: str = "images", every: float = 30.0) -> None:
+        self._task, self._total, self._noun, self._every = task, total, noun, every
         self._done, self._started = 0, time.monotonic()
         self._next = self._started + every
 
@@ -45,17 +45,17 @@ class _Lines:
         self._next = now + self._every
         rate = self._done / (now - self._started)
         left = f", {(self._total - self._done) / rate:.0f} s left" if self._total and rate > 0 else ""
-        print(f"{self._task}: {self._done:,} images, {rate:.0f}/s{left}", file=sys.stderr, flush=True)
+        print(f"{self._task}: {self._done:,} {self._noun}, {rate:.0f}/s{left}", file=sys.stderr, flush=True)
 
     def note(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def show(task: str, total: int | None) -> Iterator[Progress]:
-    """Show progress of `task` over `total` images (None: not known, so no ETA is claimed)."""
+def show(task: str, total: int | None, noun: str = "images") -> Iterator[Progress]:
+    """Show progress of `task` over `total` images, or what `noun` says (None: not known, so no ETA is claimed)."""
     if not sys.stderr.isatty():
-        yield _Lines(task, total)
+        yield _Lines(task, total, noun)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -71,7 +71,7 @@ def show(task: str, total: int | None) -> Iterator[Progress]:
             def advance(self, images: int) -> None:
                 bar.advance(bar_task, images)
                 rate = bar.tasks[0].completed / max(time.monotonic() - started, 1e-9)
-                bar.update(bar_task, rate=f"{rate:.0f} images/s")
+                bar.update(bar_task, rate=f"{rate:.0f} {noun}/s")
 
             def note(self, line: str) -> None:
                 console.print(line, markup=False, highlight=False)

@@ -53,25 +53,30 @@ class Batch:
     """Images in source order after decoding. `pixels[j]` belongs to `rows[ok[j]]`; rows that failed have no pixels.
 
     `also[j]` is what else was done with the same image where it was decoded; empty where nothing was asked for.
+    `repeats` are pairs (row, position in the listing): the row shows exactly what the image at that earlier position
+    does, and has no pixels here. Where it has no width either, all that is known of the image is what is known there.
     """
 
     rows: tuple[ImageRow, ...]
     ok: tuple[int, ...]
     pixels: tuple[Pixels, ...]
     also: tuple[Any, ...] = ()
+    repeats: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class Described:
     """Images in source order with their descriptors: `vectors[j]`, float32 [dimension], belongs to `rows[ok[j]]`.
 
-    `local[j]` are the same image's local features, uint8 [n, bytes of a record]; empty where none are stored.
+    `local[j]` are the same image's local features, uint8 [n, bytes of a record]; empty where none are stored. `repeats`
+    as in Batch.
     """
 
     rows: Sequence[ImageRow]
     ok: Sequence[int]
     vectors: Vectors
     local: Sequence[NDArray[np.uint8]] = ()
+    repeats: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)

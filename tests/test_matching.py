@@ -60,7 +60,7 @@ def references(opened: OpenDescriptor, folder: Path, tmp_path_factory: pytest.Te
     for number, pixels in enumerate(draw_pictures(40)):
         PilImage.fromarray(pixels).save(photos / f"{number:02d}.png")
     index = Index.build(photos, tmp_path_factory.mktemp("index") / "drawn.index", descriptor=str(folder), device="cpu")
-    return index._references(None)
+    return index.references(None)
 
 
 def failing(number: int) -> Image:

@@ -115,7 +115,7 @@ def test_verified_results_do_not_depend_on_batches_or_threads(thumbnails: Path, 
     for batch_size, workers in ((32, 2), (2, 1)):
         images = list_queries([pasted, photos / "rocket.jpg", b"", photos / "coffee.png"])
         options = MatchOptions(top_k=7, batch_size=batch_size, workers=workers)
-        results.append(list(match_images(images, index._references(), index._opened, options)))
+        results.append(list(match_images(images, index.references(), index.opened, options)))
     assert results[0] == results[1]
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "index": "copydet.cli.index",
     "match": "copydet.cli.match",
     "compare": "copydet.cli.compare",
+    "dedup": "copydet.cli.dedup",
     "add": "copydet.cli.add",
     "remove": "copydet.cli.remove",
     "compact": "copydet.cli.compact",

@@ -19,6 +19,7 @@ from copydet.engines.memory import MemoryPlan, memory_plan
 from copydet.errors import CopydetError, UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.loader import Also, load
+from copydet.images.repeats import Repeats
 from copydet.images.resize import Resize
 from copydet.images.sources import list_images, open_source
 from copydet.local_features.describe import CODEC, LOCAL_EDGE, describe_local
@@ -197,14 +198,14 @@ def _describe(job: _Job, memory: MemoryPlan) -> list[Chunk]:
     """All chunks of the sources: those that an interrupted run left, then the others."""
     dimension, has_local = job.descriptor.dimension, job.local_features > 0
     chunks, left = staging.resume(job.building, dimension, has_local, job.images, job.progress)
-    with closing(_described(job, left, memory)) as described:
-        chunks += staging.write_chunks(
-            job.building, described, dimension, len(chunks), job.progress, has_local=has_local
-        )
-    return chunks
+    with closing(_described(job, left, memory, chunks)) as described:
+        more = staging.write_chunks(job.building, described, dimension, chunks, job.progress, has_local=has_local)
+        return [*chunks, *more]
 
 
-def _described(job: _Job, images: Iterable[Image], memory: MemoryPlan) -> Generator[Described, None, None]:
+def _described(
+    job: _Job, images: Iterable[Image], memory: MemoryPlan, staged: Sequence[Chunk]
+) -> Generator[Described, None, None]:
     if job.runtime is None:
         yield from read_vectors(images, job.descriptor.dimension)
         return
@@ -217,10 +218,12 @@ def _described(job: _Job, images: Iterable[Image], memory: MemoryPlan) -> Genera
         limits=job.limits,
         queued_bytes=memory.queue,
         also=local if job.local_features else None,
+        repeats=Repeats(staging.staged_contents(staged)),
+        first_position=sum(chunk.images for chunk in staged),
     )
     with closing(loaded):
         for batch in loaded:
-            yield Described(batch.rows, batch.ok, job.runtime.describe(batch.pixels), batch.also)
+            yield Described(batch.rows, batch.ok, job.runtime.describe(batch.pixels), batch.also, batch.repeats)
 
 
 def _codes(

@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 from PIL import UnidentifiedImageError
@@ -56,7 +57,8 @@ DEFAULT_LIMITS = Limits()
 class Decoded:
     """`pixels` are upright, RGB and resized; `width` and `height` are those of the upright original.
 
-    `also` are pixels of a second size, where one was asked for. Both may be views of the same memory.
+    `also` are pixels of a second size, where one was asked for. Both may be views of the same memory. `content` is a
+    hash of the whole upright image, where one was asked for and the format is not decoded at a reduced size (JPEG is).
     """
 
     pixels: Pixels
@@ -64,9 +66,17 @@ class Decoded:
     height: int
     format: str
     also: Pixels | None = None
+    content: bytes | None = None
 
 
-def decode(data: bytes, resize: Resize, limits: Limits = DEFAULT_LIMITS, also: Resize | None = None) -> Decoded:
+def decode(
+    data: bytes,
+    resize: Resize,
+    limits: Limits = DEFAULT_LIMITS,
+    also: Resize | None = None,
+    *,
+    hashed: bool = False,
+) -> Decoded:
     """Decode one image for `resize` and, where given, for `also`: the pixels for `resize` are the same either way.
 
     A JPEG is decoded a second time where `also` wants more pixels than that took, which up to DETAIL it does not.
@@ -78,7 +88,7 @@ def decode(data: bytes, resize: Resize, limits: Limits = DEFAULT_LIMITS, also: R
     prepare_process()
     name = sniff(data)
     try:
-        return _decode(data, limits, resize, also)
+        return _decode(data, limits, resize, also, hashed)
     except ImageProblem:
         raise
     except PilImage.DecompressionBombError as error:
@@ -89,7 +99,8 @@ def decode(data: bytes, resize: Resize, limits: Limits = DEFAULT_LIMITS, also: R
         raise _problem(data, name, error) from error
 
 
-def _decode(data: bytes, limits: Limits, resize: Resize, also: Resize | None) -> Decoded:
+def _decode(data: bytes, limits: Limits, resize: Resize, also: Resize | None, hashed: bool) -> Decoded:
+    content = None
     with PilImage.open(io.BytesIO(data), formats=_openable()) as image:
         width, height = image.size
         if width * height > limits.max_pixels:
@@ -102,9 +113,17 @@ def _decode(data: bytes, limits: Limits, resize: Resize, also: Resize | None) ->
             # Pillow turns some formats upright itself (TIFF) and says so only after loading.
             detailed = pixels = _turn(pixels, _orientation(image))
             height, width = pixels.shape[:2]
+            content = hash_pixels(pixels) if hashed else None
     # The target is that of the whole image: a reduced one rounds differently.
     second = resize_to(detailed, *also.target(width, height)) if also else None
-    return Decoded(resize_to(pixels, *resize.target(width, height)), width, height, name, second)
+    return Decoded(resize_to(pixels, *resize.target(width, height)), width, height, name, second, content)
+
+
+def hash_pixels(pixels: Pixels) -> bytes:
+    """xxh3-128 of a picture uint8 [h, w, 3], its size included."""
+    digest = xxhash.xxh3_128(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
 
 
 def _jpeg(data: bytes, image: PilImage.Image, resize: Resize, also: Resize | None) -> tuple[Pixels, Pixels, int, int]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from copydet.errors import CopydetError, ImageProblem
 from copydet.images.decode import DEFAULT_LIMITS, Limits, decode, is_nearly_flat, prepare_process
 from copydet.images.files import HeldBytes, read_within
+from copydet.images.repeats import Repeats
 from copydet.images.resize import Resize
 from copydet.records import Batch, Image, ImageRow, Pixels
 
@@ -32,11 +33,15 @@ class Also:
 
 
 class Loaded(NamedTuple):
-    """One image: its row; its pixels where they could be had (else None); what `Also.work` returned for it."""
+    """One image: its row; its pixels where they could be had (else None); what `Also.work` returned for it.
+
+    `contents` are the hashes that tell whether it repeats another (see Repeats).
+    """
 
     row: ImageRow
     pixels: Pixels | None
     also: Any = None
+    contents: tuple[bytes, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -85,33 +90,45 @@ def load(
     limits: Limits = DEFAULT_LIMITS,
     queued_bytes: int = 256 * 2**20,
     also: Also | None = None,
+    repeats: Repeats | None = None,
+    first_position: int = 0,
 ) -> Iterator[Batch]:
     """Yield batches of `batch_size` images in source order; every image yields a row, whatever is wrong with it.
 
-    With `also`, each image is decoded once for both, and Batch.also holds the results. At most two batches are decoded
+    With `also`, each image is decoded once for both, and Batch.also holds the results. With `repeats`, an image whose
+    bytes came before is not decoded, and one whose pixels came before is left without them: Batch.repeats says where
+    (positions are counted from `first_position` on). At most two batches are decoded
     ahead, and what waits stays below `queued_bytes` (plus one image a worker); a batch ends early when its own pixels
     and results reach that. Closing the generator ends the threads. What the source itself raises becomes a last row;
     only CopydetError, meant for the user, passes through.
     """
     prepare_process()
     gate = _Gate(queued_bytes)
-    load_one = partial(load_image, resize=resize, limits=limits, also=also)
+    load_one = partial(load_image, resize=resize, limits=limits, also=also, repeats=repeats)
     with ThreadPoolExecutor(workers, thread_name_prefix="copydet-decode") as pool:
         try:
-            loaded = _in_order(pool, gate, _never_raising(images), load_one, 2 * batch_size + workers, queued_bytes)
-            yield from _batches(loaded, batch_size, queued_bytes, also is not None)
+            queue = _Queue(2 * batch_size + workers, queued_bytes, first_position)
+            loaded = _in_order(pool, gate, _never_raising(images), load_one, queue)
+            yield from _batches(loaded, batch_size, queued_bytes, also is not None, repeats, first_position)
         finally:
             gate.close()
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Queue(NamedTuple):
+    """How many images, and how many bytes of images that carry their own, wait at most; position of the first."""
+
+    ahead: int
+    most_bytes: int
+    first_position: int
 
 
 def _in_order(
     pool: ThreadPoolExecutor,
     gate: _Gate,
     images: Iterator[Image],
-    load_one: Callable[[Image], Loaded],
-    ahead: int,
-    queued_bytes: int,
+    load_one: Callable[..., Loaded],
+    queue: _Queue,
 ) -> Iterator[Loaded]:
     waiting: deque[tuple[Future[Loaded], int]] = deque()
     submitted = taken = encoded = 0  # encoded: bytes that images in the queue carry themselves
@@ -120,12 +137,12 @@ def _in_order(
     def work(position: int, image: Image) -> Loaded:
         if not gate.enter(position):
             raise RuntimeError("the loader was closed")
-        loaded = load_one(image)
+        loaded = load_one(image, position=queue.first_position + position)
         gate.hold(loaded.nbytes)
         return loaded
 
     while True:
-        while not exhausted and len(waiting) < ahead and (encoded < queued_bytes or not waiting):
+        while not exhausted and len(waiting) < queue.ahead and (encoded < queue.most_bytes or not waiting):
             image = next(images, None)
             if image is None:
                 exhausted = True
@@ -144,14 +161,28 @@ def _in_order(
         yield loaded
 
 
-def _batches(loaded: Iterator[Loaded], batch_size: int, max_bytes: int, has_also: bool) -> Iterator[Batch]:
+def _batches(
+    loaded: Iterator[Loaded],
+    batch_size: int,
+    max_bytes: int,
+    has_also: bool,
+    repeats: Repeats | None,
+    first_position: int,
+) -> Iterator[Batch]:
     rows: list[ImageRow] = []
     ok: list[int] = []
     pixels: list[Pixels] = []
     also: list[Any] = []
+    repeated: list[tuple[int, int]] = []
     size = 0
-    for image in loaded:
-        if image.pixels is not None:
+    for position, image in enumerate(loaded, first_position):
+        # All before this one have been seen by now, whichever thread was faster.
+        first = (
+            min((repeats.first(each, position) for each in image.contents), default=position) if repeats else position
+        )
+        if first < position:
+            repeated.append((len(rows), first))
+        elif image.pixels is not None:
             ok.append(len(rows))
             pixels.append(image.pixels)
             if has_also:
@@ -159,25 +190,40 @@ def _batches(loaded: Iterator[Loaded], batch_size: int, max_bytes: int, has_also
             size += image.nbytes
         rows.append(image.row)
         if len(rows) == batch_size or size >= max_bytes:
-            yield Batch(tuple(rows), tuple(ok), tuple(pixels), tuple(also))
-            rows, ok, pixels, also, size = [], [], [], [], 0
+            yield Batch(tuple(rows), tuple(ok), tuple(pixels), tuple(also), tuple(repeated))
+            rows, ok, pixels, also, repeated, size = [], [], [], [], [], 0
     if rows:
-        yield Batch(tuple(rows), tuple(ok), tuple(pixels), tuple(also))
+        yield Batch(tuple(rows), tuple(ok), tuple(pixels), tuple(also), tuple(repeated))
 
 
-def load_image(image: Image, resize: Resize, limits: Limits = DEFAULT_LIMITS, also: Also | None = None) -> Loaded:
-    """Read and decode one image, and do what is asked for `also`. Raises nothing."""
+def load_image(
+    image: Image,
+    resize: Resize,
+    limits: Limits = DEFAULT_LIMITS,
+    also: Also | None = None,
+    repeats: Repeats | None = None,
+    position: int = 0,
+) -> Loaded:
+    """Read and decode one image, and do what is asked for `also`, unless `repeats` knows its content from a lower
+    position. Raises nothing.
+    """
     size = sha256 = result = None
+    contents: tuple[bytes, ...] = ()
     try:
         data = read_within(image.read, limits.max_bytes)
-        size, sha256 = len(data), hashlib.sha256(data).hexdigest()
-        decoded = decode(data, resize, limits, also.resize if also else None)
-        if also and decoded.also is not None:
+        digest = hashlib.sha256(data)
+        size, sha256, contents = len(data), digest.hexdigest(), (digest.digest(),)
+        if repeats and repeats.first(contents[0], position) < position:
+            return Loaded(_row(image, "ok", "", size, sha256), None, None, contents)
+        decoded = decode(data, resize, limits, also.resize if also else None, hashed=repeats is not None)
+        contents += () if decoded.content is None else (decoded.content,)
+        is_new = repeats is None or decoded.content is None or repeats.first(decoded.content, position) == position
+        if is_new and also and decoded.also is not None:
             result = also.work(decoded.also)
     except ImageProblem as problem:
-        return Loaded(_row(image, problem.status, problem.message, size, sha256), None)
+        return Loaded(_row(image, problem.status, problem.message, size, sha256), None, None, contents)
     except Exception as error:  # a source's own `read` may raise anything, and so may `work`
-        return Loaded(_row(image, "unreadable", f"{type(error).__name__}: {error}", size, sha256), None)
+        return Loaded(_row(image, "unreadable", f"{type(error).__name__}: {error}", size, sha256), None, None, contents)
     message = _FLAT_MESSAGE if is_nearly_flat(decoded.pixels) else ""
     row = ImageRow(
         image.image_id,
@@ -192,7 +238,7 @@ def load_image(image: Image, resize: Resize, limits: Limits = DEFAULT_LIMITS, al
         message,
         image.metadata,
     )
-    return Loaded(row, decoded.pixels, result)
+    return Loaded(row, decoded.pixels, result, contents)
 
 
 def _row(image: Image, status: str, message: str, size: int | None, sha256: str | None) -> ImageRow:

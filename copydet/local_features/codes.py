@@ -52,9 +52,14 @@ class Codec:
 
     def decode(self, records: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """Records -> frames float32 [n, 4] as in LocalFeatures, and vectors float32 [n, d], nearly of length 1."""
-        codes = records[:, _FRAME_BYTES + _LIST_BYTES :]
-        vectors = self.parts[np.arange(len(self.parts)), codes]
-        return unpack_frames(records), vectors.reshape(len(records), len(self.parts) * self.parts.shape[2])
+        return unpack_frames(records), self.decode_vectors(records)
+
+    def decode_vectors(self, records: NDArray[np.uint8]) -> Floats:
+        """The vectors of `decode` alone."""
+        count, size, each = self.parts.shape
+        places = records[:, _FRAME_BYTES + _LIST_BYTES :] + np.arange(0, count * size, size)
+        vectors: Floats = self.parts.reshape(count * size, each).take(places, axis=0)
+        return vectors.reshape(len(records), count * each)
 
     def _quantise(self, vectors: Floats) -> NDArray[np.uint8]:
         split = vectors.reshape(len(vectors), len(self.parts), self.parts.shape[2]).transpose(1, 0, 2)

@@ -52,7 +52,7 @@ def open_page(
     `facts` is a line below the title. `read` returns the encoded image behind a URI, or None where it cannot be had.
     """
     check_page(path)
-    head, tail = _page_around(html.escape(_text(title)), html.escape(_text(facts))).split(_MARK)
+    head, tail = page_around("page", title, facts)
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.write(head)
         page = _Page(file, read)
@@ -61,14 +61,20 @@ def open_page(
         file.write(tail)
 
 
-def _page_around(title: str, facts: str) -> str:
-    """The page with its style and script inside, still without pictures and rows."""
+def page_around(name: str, title: str, facts: str) -> tuple[str, str]:
+    """What stands before and behind the pictures and the data of the page `name`, with style and script inside. The
+    style of another page than the first one adds to that one's.
+    """
     folder = files("copydet.reports").joinpath("templates")
-    page, style, script = (
-        folder.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    styles = dict.fromkeys(("page.css", f"{name}.css"))
+    page, script, *style = (
+        folder.joinpath(file).read_text(encoding="utf-8") for file in (f"{name}.html", f"{name}.js", *styles)
     )
-    parts = {"title": title, "facts": facts, "style": style, "script": script}
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)  # in one pass: no part is read for others
+    title, facts = (html.escape(plain_text(each)) for each in (title, facts))
+    parts = {"title": title, "facts": facts, "style": "".join(style), "script": script}
+    # Split first and filled in in one pass, so that no part is read for a mark or for others.
+    head, tail = (re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], half) for half in page.split(_MARK))
+    return head, tail
 
 
 @dataclass
@@ -96,11 +102,11 @@ class _Page:
         best = sorted(result.matches, key=lambda match: match.rank)[:REFERENCES_A_QUERY]
         image = self._thumbnail(result.uri, matched)
         shown = {
-            "id": _text(result.query_id),
-            "uri": _text(result.uri),
+            "id": plain_text(result.query_id),
+            "uri": plain_text(result.uri),
             "image": image,
             "status": result.status,
-            "message": _text(result.message),
+            "message": plain_text(result.message),
             "score": float(best[0].score) if best else None,
             "verdict": _verdict(result),
             "more": len(result.matches) - len(best),
@@ -111,8 +117,8 @@ class _Page:
     def _reference(self, match: Match, query: dict[str, Any] | None) -> dict[str, Any]:
         image = self._thumbnail(match.reference_uri, match.verdict != "no_match")
         return {
-            "id": _text(match.reference_id),
-            "uri": _text(match.reference_uri),
+            "id": plain_text(match.reference_id),
+            "uri": plain_text(match.reference_uri),
             "image": image,
             "score": float(match.score),
             "verdict": match.verdict,
@@ -157,7 +163,7 @@ class _Page:
             "left_out": self.left_out,
             "evidence": evidence,
         }
-        self.file.write(f'<script type="application/json" id="data">{_json_for_script(data)}</script>\n')
+        self.file.write(f'<script type="application/json" id="data">{json_for_script(data)}</script>\n')
 
     def _write_evidence(self) -> dict[str, int]:
         """Difference maps and larger pictures for the best MOST_EVIDENCE verified matches; how many there are."""
@@ -227,11 +233,11 @@ def _verdict(result: QueryResult) -> Verdict | str:
     return best.verdict if best else "no_match"
 
 
-def _json_for_script(data: object) -> str:
+def json_for_script(data: object) -> str:
     """JSON that cannot end the script element that it stands in, nor open a comment or a tag."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _text(value: str) -> str:
+def plain_text(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode()

@@ -9,21 +9,24 @@ building/*.json                results of later steps (quantiser, finished shard
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from copydet.errors import CopydetError, UsageError
 from copydet.progress import Progress
-from copydet.records import Described, Image, ImageRow, StoredVectors, Vectors
+from copydet.records import Described, Image, ImageRow, StoredVectors
 from copydet.shards.local import StoredLocal, join_local, map_local, write_local
 from copydet.shards.metadata import clean_text, rows_table
 from copydet.shards.shard import map_descriptors
@@ -145,16 +148,18 @@ def write_chunks(
     folder: Path,
     described: Iterable[Described],
     dimension: int,
-    first_number: int,
+    earlier: Sequence[Chunk],
     progress: Progress,
     *,
     has_local: bool,
 ) -> Iterator[Chunk]:
-    """Stage images in chunks of CHUNK_IMAGES; yields each chunk once it is on disk. The last one may be shorter.
+    """Stage images in chunks of CHUNK_IMAGES behind the `earlier` ones; yields each chunk once it is on disk. The last
+    one may be shorter. An image that repeats another gets what that one has.
 
     `has_local` says whether the batches bring local features (a batch in which no image is ok doesn't tell).
     """
-    number, waiting = first_number, _Waiting()
+    staged = list(earlier)
+    waiting = _Waiting(staged, dimension)
     for batch in described:
         start = 0
         while start < len(batch.rows):
@@ -162,11 +167,21 @@ def write_chunks(
             waiting.take(batch, start, end)
             start = end
             if len(waiting.rows) == CHUNK_IMAGES:
-                yield _write_chunk(folder, number, waiting, dimension, has_local)
-                number, waiting = number + 1, _Waiting()
+                staged.append(_write_chunk(folder, len(staged), waiting, dimension, has_local))
+                yield staged[-1]
+                waiting = _Waiting(staged, dimension)
         progress.advance(len(batch.rows))
     if waiting.rows:
-        yield _write_chunk(folder, number, waiting, dimension, has_local)
+        yield _write_chunk(folder, len(staged), waiting, dimension, has_local)
+
+
+def staged_contents(chunks: Sequence[Chunk]) -> Iterator[tuple[bytes, int]]:
+    """Hash of the bytes of each staged image that could be read, and its position in the listing."""
+    position = 0
+    for chunk in chunks:
+        hashes = pq.read_table(chunk.rows_path, columns=["sha256"])["sha256"].to_pylist()
+        yield from ((bytes.fromhex(each), place) for place, each in enumerate(hashes, position) if each)
+        position += chunk.images
 
 
 def finished_chunks(folder: Path, dimension: int, has_local: bool) -> list[Chunk]:
@@ -210,26 +225,87 @@ def resume(
 
 @dataclass
 class _Waiting:
-    """Described images of the chunk that is not full yet; `ok` and `local` as in Described."""
+    """Described images of the chunk that is not full yet, behind the `staged` ones; `ok` and `local` as in Described,
+    `vectors` [dimension] each.
+    """
 
+    staged: Sequence[Chunk]
+    dimension: int
     rows: list[ImageRow] = field(default_factory=list)
     ok: list[int] = field(default_factory=list)
-    vectors: list[Vectors] = field(default_factory=list)
+    vectors: list[NDArray[Any]] = field(default_factory=list)
     local: list[NDArray[np.uint8]] = field(default_factory=list)
 
     def take(self, batch: Described, start: int, end: int) -> None:
         """Rows `start` to `end` of the batch, with what belongs to them."""
-        inside = [j for j, row in enumerate(batch.ok) if start <= row < end]
-        self.ok += [batch.ok[j] - start + len(self.rows) for j in inside]
-        self.vectors.append(batch.vectors[inside])
-        if batch.local:
-            self.local += [batch.local[j] for j in inside]
-        self.rows += batch.rows[start:end]
+        place, repeats = {row: j for j, row in enumerate(batch.ok)}, dict(batch.repeats)
+        for number in range(start, end):
+            row = batch.rows[number]
+            if number in place:
+                self._add(row, batch.vectors[place[number]], batch.local[place[number]] if batch.local else None)
+            elif number in repeats:
+                self._repeat(row, repeats[number])
+            else:
+                self.rows.append(row)
+
+    def _add(self, row: ImageRow, vector: NDArray[Any], local: NDArray[np.uint8] | None) -> None:
+        self.ok.append(len(self.rows))
+        self.rows.append(row)
+        self.vectors.append(vector)
+        if local is not None:
+            self.local.append(local)
+
+    def _repeat(self, row: ImageRow, position: int) -> None:
+        """Add an image that shows what that at `position` of the listing does."""
+        here = position - sum(chunk.images for chunk in self.staged)
+        if here >= 0:
+            known = {name: getattr(self.rows[here], name) for name in _REPEATED}
+            place = bisect_left(self.ok, here)
+            has = place < len(self.ok) and self.ok[place] == here
+            vector = self.vectors[place] if has else None
+            local = self.local[place] if has and self.local else None
+        else:
+            chunk, here = _chunk_of(self.staged, position)
+            known, has_place = _staged_row(chunk, chunk.stamp, here)
+            vector = None if has_place is None else chunk.vectors(self.dimension)[has_place].astype(np.float32)
+            local = np.array(chunk.local().of(has_place)) if has_place is not None and chunk.has_local else None
+        if row.width is None or vector is None:
+            row = replace(row, **known)
+        if vector is None:
+            self.rows.append(row)
+        else:
+            self._add(row, vector, local)
+
+
+_REPEATED = ("width", "height", "format", "status", "message")
+
+
+def _chunk_of(chunks: Sequence[Chunk], position: int) -> tuple[Chunk, int]:
+    """The chunk that holds a position of the listing, and the row in it."""
+    for chunk in chunks:
+        if position < chunk.images:
+            return chunk, position
+        position -= chunk.images
+    raise IndexError(position)
+
+
+def _staged_row(chunk: Chunk, stamp: tuple[int, int, int], row: int) -> tuple[dict[str, Any], int | None]:
+    """What is known of a row of a chunk, and the place of its descriptor, None where it has none."""
+    table, place = _staged_rows(chunk, stamp)
+    known = {name: table[name][row].as_py() for name in _REPEATED}
+    return known, int(place[row]) if known["status"] == "ok" else None
+
+
+@lru_cache(maxsize=16)
+def _staged_rows(chunk: Chunk, stamp: tuple[int, int, int]) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Columns _REPEATED of a chunk, and for each row how many before it have a descriptor."""
+    table = pq.read_table(chunk.rows_path, columns=list(_REPEATED))
+    return table, np.cumsum(np.asarray(pc.equal(table["status"], "ok"))) - 1
 
 
 def _write_chunk(folder: Path, number: int, waiting: _Waiting, dimension: int, has_local: bool) -> Chunk:
     rows, ok = waiting.rows, waiting.ok
-    vectors = np.concatenate([np.empty((0, dimension), np.float32), *waiting.vectors])
+    vectors = np.stack(waiting.vectors) if waiting.vectors else np.empty((0, dimension), np.float32)
     if vectors.shape != (len(ok), dimension) or any(rows[row].status != "ok" for row in ok):
         raise CopydetError(f"got descriptors of shape {vectors.shape} for {len(ok)} images of dimension {dimension}")
     if not np.isfinite(vectors).all():

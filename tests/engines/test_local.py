@@ -490,3 +490,39 @@ def test_a_recipe_in_a_snapshot_that_cannot_be_used_is_one_line(tmp_path: Path) 
 
 def test_jpegs_are_decoded_as_finely_as_local_features_need_and_no_finer() -> None:
     assert Resize("long_edge", LOCAL_EDGE) == DETAIL
+
+
+class Counting(ThumbnailRuntime):
+    described = 0
+
+    def describe(self, pixels: Sequence[Pixels]) -> Vectors:
+        self.described += len(pixels)
+        return super().describe(pixels)
+
+
+def test_images_of_equal_bytes_are_described_once_and_have_the_rows_and_vectors_that_describing_gives(
+    tmp_path: Path, small_chunks: None
+) -> None:
+    photos = draw_photos(tmp_path / "photos", 24, detailed=True)
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff")
+    for number in range(40):  # within a chunk, across chunks, and of a file that is no image
+        name = "bad.jpg" if number % 10 == 9 else f"{number % 24:05}.jpg"
+        shutil.copyfile(photos / name, photos / f"again-{number:02}.jpg")
+    runtime = Counting()
+    snapshot = local.build(tmp_path / "index", [str(photos)], DESCRIPTOR, FLAT, runtime, workers=2)
+    assert runtime.described == 24
+    assert snapshot.images == 65
+    (shard,) = shards_of(tmp_path / "index")
+    assert shard.described == 60
+    rows = shard.image_columns(
+        list(range(65)), ("image_id", "sha256", "width", "format", "status", "message")
+    ).to_pylist()
+    by_hash: dict[str, tuple[object, ...]] = {}
+    for number, row in enumerate(rows):
+        known = (row["width"], row["format"], row["status"], row["message"])
+        if number < shard.described:
+            assert shard.local is not None
+            known += (shard.descriptors[number].tobytes(), shard.local.of(number).tobytes())
+        assert by_hash.setdefault(row["sha256"], known) == known
+    assert len(by_hash) == 25
+    assert all(known[0] is not None for known in by_hash.values() if known[2] == "ok")

@@ -16,6 +16,7 @@ from copydet.errors import ImageProblem, UsageError
 from copydet.images.decode import Limits, Resize
 from copydet.images.files import Failing, HeldBytes
 from copydet.images.loader import Also, load, load_image
+from copydet.images.repeats import Repeats
 from copydet.records import Batch, Image, Pixels
 from tests.images.conftest import JPEG, draw, encode
 
@@ -78,7 +79,7 @@ def test_the_output_is_that_of_one_after_the_other_for_any_workers_and_batches(
 
 def test_a_row_says_what_the_bytes_were() -> None:
     image = Image("a", "file:a", "here", lambda: JPEG, {"label": 3})
-    loaded, decoded, _ = load_image(image, SMALL)
+    loaded, decoded, *_ = load_image(image, SMALL)
     assert decoded is not None
     assert decoded.shape == (16, 16, 3)
     assert (loaded.width, loaded.height, loaded.format, loaded.bytes) == (96, 64, "jpeg", len(JPEG))
@@ -88,7 +89,7 @@ def test_a_row_says_what_the_bytes_were() -> None:
 
 
 def test_a_file_that_does_not_decode_still_has_its_size_and_hash() -> None:
-    row, pixels, _ = load_image(Image("a", "a", "s", lambda: b"hello"), SMALL)
+    row, pixels, *_ = load_image(Image("a", "a", "s", lambda: b"hello"), SMALL)
     assert pixels is None
     assert (row.status, row.bytes, row.sha256) == ("unsupported", 5, hashlib.sha256(b"hello").hexdigest())
 
@@ -100,7 +101,7 @@ def test_what_a_reader_raises_becomes_an_unreadable_row_with_its_text() -> None:
 
 def test_a_nearly_flat_picture_is_ok_with_a_message() -> None:
     white = encode(np.full((40, 40, 3), 254, np.uint8), "PNG")
-    row, pixels, _ = load_image(Image("a", "a", "s", lambda: white), SMALL)
+    row, pixels, *_ = load_image(Image("a", "a", "s", lambda: white), SMALL)
     assert (row.status, row.message) == ("ok", "nearly flat: matches mean little")
     assert pixels is not None
 
@@ -267,3 +268,46 @@ def test_results_that_wait_count_for_the_bound() -> None:
     assert len(first.rows) == 4
     assert len(begun) <= 4 + 4 + 2
     batches.close()  # type: ignore[attr-defined]
+
+
+@given(st.lists(st.sampled_from(POOL), max_size=30), st.integers(1, 9), st.integers(1, 6))
+@settings(max_examples=40, deadline=None)
+def test_what_repeats_an_earlier_image_says_which_and_has_no_pixels_for_any_workers_and_batches(
+    images: list[Image], batch_size: int, workers: int
+) -> None:
+    first: dict[str, int] = {}
+    position = 100
+    for batch in load(
+        iter(images), SMALL, batch_size=batch_size, workers=workers, repeats=Repeats(), first_position=position
+    ):
+        repeats = dict(batch.repeats)
+        for place, row in enumerate(batch.rows):
+            seen = row.sha256 in first
+            assert repeats.get(place) == (first[row.sha256] if seen and row.sha256 else None)
+            assert (place in batch.ok) == (not seen and row.status == "ok")
+            if row.sha256:
+                first.setdefault(row.sha256, position)
+            position += 1
+
+
+def test_a_file_of_another_format_with_the_same_pixels_is_a_repeat_with_a_row_of_its_own() -> None:
+    pixels = draw(50, 40, 3)
+    images = [Image(kind, kind, "s", HeldBytes(encode(pixels, kind))) for kind in ("PNG", "BMP", "TIFF", "JPEG")]
+    (batch,) = load(iter(images), SMALL, batch_size=9, workers=2, repeats=Repeats())
+    assert dict(batch.repeats) == {1: 0, 2: 0}
+    assert batch.ok == (0, 3)
+    assert [row.format for row in batch.rows] == ["png", "bmp", "tiff", "jpeg"]
+
+
+def test_contents_that_are_known_from_before_are_repeats() -> None:
+    known = [(hashlib.sha256(JPEG).digest(), 7)]
+    (batch,) = load(
+        [Image("a", "a", "s", HeldBytes(JPEG))],
+        SMALL,
+        batch_size=1,
+        workers=1,
+        repeats=Repeats(known),
+        first_position=9,
+    )
+    assert batch.repeats == ((0, 7),)
+    assert batch.pixels == ()

@@ -47,4 +47,5 @@ def stage(
     folder.mkdir(parents=True, exist_ok=True)
     described = sum(each.status == "ok" for each in rows)
     staged = batches(rows, unit_vectors(described, dimension, seed), records(described, seed) if has_local else ())
-    return list(staging.write_chunks(folder, staged, dimension, first, Silent(), has_local=has_local))
+    earlier = staging.finished_chunks(folder, dimension, has_local)[:first]
+    return list(staging.write_chunks(folder, staged, dimension, earlier, Silent(), has_local=has_local))

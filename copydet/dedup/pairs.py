@@ -1,0 +1,233 @@
+"""From candidates to judged pairs: a look at the stored features, then verification and the shared score.
+
+Both images are in an index, so nothing is extracted again: the features of the query's side are the stored ones
+(local_features.stored). A pair is looked at once, with the image of lower rank as the query, and what belongs to one
+image (its background) enters as the mean of both: the score is one of the pair.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from copydet.decisions.calibration import Calibration
+from copydet.decisions.pair import pair_numbers
+from copydet.dedup.collection import Collection
+from copydet.dedup.near import Near
+from copydet.images.decode import DEFAULT_LIMITS, Limits
+from copydet.local_features.codes import shipped_codec
+from copydet.local_features.describe import RECORD_BYTES, QueryFeatures
+from copydet.local_features.stored import stored_features
+from copydet.progress import Progress
+from copydet.records import ImageRow
+from copydet.store import atomic
+from copydet.verification.agreement import Picture
+from copydet.verification.outline import Size, at_sizes
+from copydet.verification.references import ReferenceReader
+from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, verify
+
+BLOCK = 16_384  # candidates judged in one checkpoint
+
+# Chosen on training images with planted copies (docs/dedup.md). Candidates below both are not verified.
+_SURE_SIMILARITY = 0.6
+_LIKELY_FEATURES = 3  # that are each other's nearest, with at least this cosine
+_LIKELY_COSINE = 0.7
+_STRONGEST = 64  # features of an image that are compared for this
+
+SCHEMA = pa.schema(
+    [
+        *((name, pa.int64()) for name in ("one", "other")),
+        *((name, pa.float64()) for name in ("score", "similarity", "normalised_similarity")),
+        ("inliers", pa.int32()),
+        *((name, pa.float64()) for name in ("query_overlap", "reference_overlap")),
+        ("transform", pa.list_(pa.float64(), 9)),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A row of near.parquet with its normalised similarity."""
+
+    one: int
+    other: int
+    similarity: float
+    normalised: float
+
+
+def judge_pairs(
+    collection: Collection,
+    near: Near,
+    work: Path,
+    progress: Progress,
+    *,
+    verified: bool,
+    limits: Limits = DEFAULT_LIMITS,
+) -> list[Path]:
+    """Score all candidates that have a chance: Parquet files of SCHEMA in the order of `near`, one for each block of
+    candidates. Finished ones stay in `work` and are not judged again.
+    """
+    judge = _Verifier(collection, limits).judge if verified else _Unverified(collection.opened.calibration).judge
+    files = []
+    with pq.ParquetFile(near.path) as file:
+        for number, batch in enumerate(file.iter_batches(BLOCK)):
+            path = work / f"pairs-{number:06d}.parquet"
+            if not path.exists():
+                rows = judge(_candidates(near, batch))
+                with atomic.new_file(path) as partial:
+                    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+            files.append(path)
+            progress.advance(len(batch))
+    return files
+
+
+def _candidates(near: Near, batch: pa.RecordBatch) -> list[_Candidate]:
+    one, other, similarity = (batch.column(name).to_numpy() for name in ("one", "other", "similarity"))
+    normalised = similarity - (near.background[one] + near.background[other]) / 2
+    columns = (one.tolist(), other.tolist(), similarity.tolist(), normalised.tolist())
+    return [_Candidate(*row) for row in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Unverified:
+    calibration: Calibration
+
+    def judge(self, candidates: Sequence[_Candidate]) -> list[dict[str, object]]:
+        plain, normalised = [each.similarity for each in candidates], [each.normalised for each in candidates]
+        scores = self.calibration.score(plain, normalised).tolist() if candidates else []
+        return [_row(each, score, None, None, False) for each, score in zip(candidates, scores, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A candidate that was verified; `seen` is the size (width, height) that its query was looked at."""
+
+    candidate: _Candidate
+    evidence: Evidence | None
+    seen: Size
+
+
+class _Verifier:
+    """Looks at candidates in three steps: which have a chance, the originals of those, what both show.
+
+    Originals are read in the order in which they are stored, each once for a block: reading a member of a tar or a cell
+    of a Parquet file costs little only next to the last one.
+    """
+
+    def __init__(self, collection: Collection, limits: Limits) -> None:
+        self._collection = collection
+        self._reader = ReferenceReader(collection.shards, limits)
+
+    def judge(self, candidates: Sequence[_Candidate]) -> list[dict[str, object]]:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            chosen = [each for part in pool.map(self._with_a_chance, _by_one(candidates)) for each in part]
+            images = sorted({number for each in chosen for number in (each.one, each.other)})
+            known = dict(zip(images, self._collection.rows(np.array(images, np.int64)), strict=True))
+            sides = dict(zip(images, pool.map(lambda number: self._side(number, known[number]), images), strict=True))
+            looked = [each for part in pool.map(lambda group: _verify(group, sides), _by_one(chosen)) for each in part]
+        numbers = [pair_numbers(each.candidate.similarity, each.candidate.normalised, each.evidence) for each in looked]
+        scores = self._collection.opened.calibration.score_verified(numbers).tolist()
+        rows = []
+        for each, score in zip(looked, scores, strict=True):
+            pair = each.candidate
+            transform = _transform(known[pair.one], known[pair.other], each.evidence, each.seen)
+            rows.append(_row(pair, score, each.evidence, transform, True))
+        return rows
+
+    def _with_a_chance(self, group: Sequence[_Candidate]) -> list[_Candidate]:
+        """Those of one query's candidates that are similar enough or share features with it."""
+        asked, *others = self._records([group[0].one, *(each.other for each in group)])
+        likely = _mutual(stored_features(asked), others) >= _LIKELY_FEATURES
+        both = zip(group, likely.tolist(), strict=True)
+        return [each for each, has_chance in both if has_chance or each.similarity >= _SURE_SIMILARITY]
+
+    def _side(self, number: int, row: ImageRow) -> ReferenceSide:
+        shard, place = self._collection.places(np.array([number]))
+        return self._reader.read(int(shard[0]), int(place[0]), row)
+
+    def _records(self, numbers: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Stored features of images; none where the image's shard has none: only its similarity speaks for it."""
+        places = zip(*(each.tolist() for each in self._collection.places(np.array(numbers))), strict=True)
+        nothing = np.empty((0, RECORD_BYTES), np.uint8)
+        stored = [(self._collection.shards[shard].local, row) for shard, row in places]
+        return [nothing if local is None else np.asarray(local.of(row)) for local, row in stored]
+
+
+def _verify(group: Sequence[_Candidate], sides: Mapping[int, ReferenceSide]) -> list[_Looked]:
+    """Verify the candidates of one query."""
+    asked = sides[group[0].one]
+    # Without its pixels the query still has a size, and the reference's pixels have nothing to be compared with.
+    picture = asked.picture or Picture(np.broadcast_to(np.uint8(0), asked.size[::-1]))
+    query, seen = QuerySide(stored_features(asked.records), picture), picture.size
+    looked = []
+    for each in group:
+        reference = sides[each.other] if asked.picture is not None else _unseen(sides[each.other])
+        looked.append(_Looked(each, verify(query, reference, np.eye(3), seen), seen))
+    return looked
+
+
+def _unseen(side: ReferenceSide) -> ReferenceSide:
+    return replace(side, see=lambda: None)
+
+
+def _mutual(query: QueryFeatures, others: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """How many features of a query and of each other image are each other's nearest, with at least _LIKELY_COSINE, in
+    the variant (as it is, mirrored) that has the most: int64 [others]. Only the strongest features are looked at.
+    """
+    asked = query.vectors[:2, :_STRONGEST]
+    held = np.zeros((len(others), _STRONGEST, asked.shape[2]), np.float32)
+    counts = [min(len(records), _STRONGEST) for records in others]
+    strongest = [records[:count] for records, count in zip(others, counts, strict=True)]
+    decoded = shipped_codec().decode_vectors(np.concatenate([np.empty((0, RECORD_BYTES), np.uint8), *strongest]))
+    held[np.arange(_STRONGEST) < np.array(counts)[:, None]] = decoded
+    if not asked.shape[1] or not len(others):
+        return np.zeros(len(others), np.int64)
+    cosine = (asked.reshape(-1, asked.shape[2]) @ held.reshape(-1, asked.shape[2]).T).reshape(
+        len(asked), asked.shape[1], len(others), _STRONGEST
+    )
+    answer = cosine.argmax(axis=3)  # [variants, features, others]
+    asker = cosine.argmax(axis=1)  # [variants, others, _STRONGEST]
+    back = np.take_along_axis(asker, answer.transpose(0, 2, 1), axis=2)
+    near = np.take_along_axis(cosine, answer[..., None], axis=3)[..., 0].transpose(0, 2, 1) > _LIKELY_COSINE
+    mutual = near & (back == np.arange(asked.shape[1]))
+    most: NDArray[np.int64] = mutual.sum(axis=2).max(axis=0)
+    return most
+
+
+def _by_one(candidates: Sequence[_Candidate]) -> Iterator[list[_Candidate]]:
+    """Candidates of one query after the other, as they come."""
+    for _, group in itertools.groupby(candidates, lambda each: each.one):
+        yield list(group)
+
+
+def _transform(query: ImageRow, reference: ImageRow, evidence: Evidence | None, seen: Size) -> list[float] | None:
+    """The transform between the originals, of which the query was `seen` at (width, height)."""
+    if evidence is None:
+        return None
+    full = [(row.width or 1, row.height or 1) for row in (query, reference)]
+    matrix = at_sizes(evidence.matrix, (seen, full[0]), (evidence.reference_size, full[1]))
+    return [float(number) for number in (matrix / matrix[2, 2]).ravel()]
+
+
+def _row(
+    candidate: _Candidate, score: float, evidence: Evidence | None, transform: list[float] | None, looked: bool
+) -> dict[str, object]:
+    geometry = None if evidence is None else evidence.geometry
+    return {
+        "one": candidate.one,
+        "other": candidate.other,
+        "score": score,
+        "similarity": candidate.similarity,
+        "normalised_similarity": candidate.normalised,
+        "inliers": None if not looked else 0 if geometry is None else geometry.inliers,
+        "query_overlap": None if evidence is None else evidence.query_overlap,
+        "reference_overlap": None if evidence is None else evidence.reference_overlap,
+        "transform": transform,
+    }
