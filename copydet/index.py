@@ -244,6 +244,10 @@ class Index:
         """
         return _describe(images, self._opened)
 
+    def for_jobs(self, where: str | None = None) -> tuple[References, OpenDescriptor]:
+        """What jobs on top of matching work with: the images that satisfy `where`, and what describes others."""
+        return self._references(where), self._opened
+
     def info(self) -> IndexInfo:
         return read_info(self.path, self.snapshot)
 

@@ -16,7 +16,7 @@ ORDER = [
     *("errors", "progress", "records"),
     *("images", "descriptors", "local_features", "store", "shards", "engines", "search", "verification", "decisions"),
     *("matching", "comparison", "index"),
-    *("training", "evaluation", "reports", "cli"),
+    *("audit", "training", "evaluation", "reports", "cli"),
 ]
 ONLY_IN = {
     "torch": {"descriptors", "training"},

@@ -28,6 +28,7 @@ COMMANDS = {
     "remove": "copydet.cli.remove",
     "inspect": "copydet.cli.inspect",
     "doctor": "copydet.cli.doctor",
+    "audit": "copydet.cli.audit",
     "evaluate": "copydet.cli.evaluate",
     "train": "copydet.cli.train",
 }
