@@ -78,8 +78,8 @@ def _same(training: TrainingSet, places: Sequence[Place]) -> list[list[Place]]:
 
 
 def odds_of(matched: Repeats, others: Repeats) -> Odds | None:
-    """None where one is empty."""
-    if not (len(matched.counts) and len(others.counts)):
+    """None where one is empty, or no image of either is repeated."""
+    if not (len(matched.counts) and len(others.counts)) or max(matched.counts.max(), others.counts.max()) < 2:
         return None
     from scipy.stats import fisher_exact
     from scipy.stats.contingency import odds_ratio

@@ -81,6 +81,19 @@ class _Seen:
 
 
 @dataclass(frozen=True)
+class Muted:
+    """Progress of matching without its notes: it is asked once a chunk, and the audit has warnings of its own."""
+
+    progress: Progress
+
+    def advance(self, images: int) -> None:
+        self.progress.advance(images)
+
+    def note(self, line: str) -> None:
+        pass
+
+
+@dataclass(frozen=True)
 class Looker:
     """All that turns generations into rows."""
 
@@ -97,7 +110,7 @@ class Looker:
 
     def look(self, images: Sequence[Image], progress: Progress) -> pa.Table:
         """A row for each image, in order, with columns _KEPT."""
-        results = list(match_images(images, self.training.references, self.opened, self.options, progress))
+        results = list(match_images(images, self.training.references, self.opened, self.options, Muted(progress)))
         rows = [_row_of(result) | {"metadata": _as_json(image)} for image, result in zip(images, results, strict=True)]
         workers = self.options.workers or usable_cpus()
         loaded = load(

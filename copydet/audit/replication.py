@@ -17,7 +17,7 @@ import pyarrow as pa
 from copydet.audit.chance import MATCHED, SAMPLE, Chance, matched_others, nearest_others
 from copydet.audit.cliques import find_cliques
 from copydet.audit.duplication import Repeats, count_repeats
-from copydet.audit.generations import ROW, Looker, look_at_all
+from copydet.audit.generations import ROW, Looker, Muted, look_at_all
 from copydet.audit.near_pixel import SMALL
 from copydet.audit.training_set import TrainingSet
 from copydet.errors import UsageError
@@ -76,7 +76,7 @@ def measure(
     progress.note("comparing training images with each other: the chance level")
     similarity, second = nearest_others(training, SAMPLE, seed, Silent())
     matched = min(MATCHED, max(_LEAST_MATCHED, len(kept)))
-    chance = Chance(similarity, matched_others(training, opened, options, matched, seed, progress), second)
+    chance = Chance(similarity, matched_others(training, opened, options, matched, seed, Muted(progress)), second)
     cliques = _cliques(kept)
     rows, metadata = _with_metadata(kept, cliques)
     copied = [row["reference_id"] for row in rows.select(["reference_id", "verdict"]).to_pylist() if _is_match(row)]

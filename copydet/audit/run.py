@@ -15,6 +15,7 @@ from copydet.audit.replication import Found, measure
 from copydet.audit.summary import Numbers, by_group, summarise
 from copydet.decisions.calibration import Calibration, threshold_for_precision
 from copydet.decisions.decide import DEFAULT_PRECISION
+from copydet.descriptors.sscd import DCR
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.queries import Queries, list_queries
@@ -62,7 +63,7 @@ def audit(
     and a baseline that measures differently.
     """
     progress = progress or Silent()
-    if settings.preset == "dcr" and not index.descriptor.name.endswith("@dcr"):
+    if settings.preset == "dcr" and not index.descriptor.name.endswith(DCR):
         raise UsageError(
             f"--preset dcr needs an index that describes images as Somepalli et al. do, and {index.path} was made with "
             f"{index.descriptor.name}; index the training images again with --descriptor CHECKPOINT@dcr"

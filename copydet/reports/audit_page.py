@@ -19,7 +19,7 @@ from copydet.audit.summary import floats
 from copydet.progress import Progress, Silent
 from copydet.reports import plots
 from copydet.reports.destination import replacing
-from copydet.reports.pictures import closer_look, make_picture, paint, webp
+from copydet.reports.pictures import closer_look, make_picture, painted_over, webp
 from copydet.verification.words import transform_in_words
 
 PAIRS_SHOWN = 60
@@ -143,12 +143,13 @@ def _distributions(found: Found, numbers: Numbers) -> str:
         ]
         rows.append([f"percentile {each} of similarity", *(_plain(value) for value in values)])
     test = numbers["above_chance"]["similarity"]
-    said = (
-        ""
-        if test is None
-        else f"<p>Kolmogorov-Smirnov distance {test['statistic']:.3f}, p = {test['p_value']:.3g}; a generation is nearer "
-        f"to its training image than a training image to another in {100 * test['larger']:.1f} % of all pairs.</p>"
-    )
+    said = ""
+    if test is not None:
+        said = (
+            f"<p>Kolmogorov-Smirnov distance {test['statistic']:.3f}, p = {test['p_value']:.3g}; of a generation and a "
+            f"training image, drawn at random, the generation has the nearer neighbour in {100 * test['larger']:.1f} % of "
+            "all cases.</p>"
+        )
     return (
         "<section><h2>Against chance</h2><p>A generator that learnt nothing by heart makes pictures about as near to "
         "training images as those are to each other. A tail of generations right of the training images' own is "
@@ -190,7 +191,7 @@ def _duplication(numbers: Numbers) -> str:
         for name, key in (("matched", "matched"), ("random", "random"))
     ]
     odds = found["odds_ratio"]
-    said = "No training image was matched, so there is nothing to compare."
+    said = "No training image was matched, or none is repeated: there is nothing to compare."
     if odds is not None:
         value = "infinite" if odds["value"] is None else f"{odds['value']:.3g}"
         high = "infinity" if odds["high"] is None else f"{odds['high']:.3g}"
@@ -233,10 +234,7 @@ def _pair(row: Mapping[str, Any], metadata: Sequence[str], read: Read) -> str:
         if (seen := closer_look(generation, reference, transform, _EDGE)) is not None:
             blended = (seen.query.astype(np.float32) + seen.aligned.reference) / 2
             over = np.where(seen.aligned.mask[..., None], blended, seen.query).astype(np.uint8)
-            grey = seen.query.mean(axis=2, keepdims=True).repeat(3, axis=2).astype(np.float32) * 0.75
-            heat = paint(seen.aligned.difference).astype(np.float32)
-            alpha = heat[..., 3:] / 255
-            changed = (grey * (1 - alpha) + heat[..., :3] * alpha).astype(np.uint8)
+            changed = painted_over(seen.query, seen.aligned.difference)
             figures += [_figure(webp(over), "one laid over the other"), _figure(webp(changed), "what differs")]
         made = make_picture(reference, 8)
         if made is not None and row["width"] and row["height"]:

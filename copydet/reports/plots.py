@@ -16,6 +16,7 @@ _INNER, _TALL = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 _BAR = 22  # of a bar chart, with the gap to the next
 _NAMES = 210  # room for a bar chart's names
 _COLOURS = ("first", "second")
+_LIGHT = {"first": "#c2452d", "second": "#2457c5", "line": "#e1e4e9", "text": "#191d23", "soft": "#626b77"}
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,15 @@ def curve(title: str, points: Sequence[tuple[float, float, float, float]], acros
         f'<circle cx="{_x(x, span):.1f}" cy="{_y(value):.1f}" r="3" fill="var(--first)"/>' for x, value, _, _ in points
     ]
     return _svg(title, HEIGHT, parts)
+
+
+def standalone(drawn: str) -> str:
+    """The same plot as a file of its own: with a white ground and the colours of a light page."""
+    colours = ";".join(f"--{name}:{colour}" for name, colour in _LIGHT.items())
+    style = (
+        f'xmlns="http://www.w3.org/2000/svg" style="{colours};background:#fff" font-family="sans-serif" font-size="11"'
+    )
+    return drawn.replace('<svg class="plot"', f"<svg {style}", 1) + "\n"
 
 
 def _svg(title: str, height: float, parts: Sequence[str]) -> str:

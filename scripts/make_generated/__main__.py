@@ -4,7 +4,8 @@
 
 Writes into the configuration's `output`: training.csv (what the model saw), generated.csv (samples, by prompt),
 translated.csv (photos translated at several strengths), held-out.csv and others.csv (photos that it never saw),
-sheet.jpg (a contact sheet). A run that was cut off goes on at the last checkpoint; every step draws from a seed of its own, so it
+sheet.jpg (a contact sheet). A run that was cut off goes on at the last checkpoint; every step draws from a seed of its
+own, so it
 goes on as if it had not stopped. On a processor it uses one thread: set --threads for more.
 """
 

@@ -1,8 +1,9 @@
-"""A small diffusion model on patches: a transformer that predicts v (Salimans and Ho 2022) under a cosine schedule.
+"""A small diffusion model on patches: a transformer that predicts the clean picture, under a cosine schedule.
 
-A picture x and noise e make alpha x + sigma e, with alpha = cos(pi t / 2) and sigma = sin(pi t / 2), t in [0, 1]; the
-network is told t and the prompt's number and predicts v = alpha e - sigma x. Blocks are those of DiT (Peebles and Xie
-2023): normalisation shifted and scaled by the condition, which starts at nothing.
+A picture x and noise e make z = alpha x + sigma e, with alpha = cos(pi t / 2) and sigma = sin(pi t / 2), t in [0, 1];
+it sees z, t and the prompt's number and predicts x, which large patches need (Li and He 2025: noise does not fit
+through them). Errors count as errors of v = (alpha z - x) / sigma (Salimans and Ho 2022). Blocks are those of DiT
+(Peebles and Xie 2023): normalisation shifted and scaled by the condition, which starts at nothing.
 """
 
 import itertools
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LEAST_SIGMA = 0.2  # below which errors weigh no more
 PATCH = 8  # pixels: the sequence is short, which is what makes this quick on a processor
 
 
@@ -37,7 +39,7 @@ class Block(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """float [n, 3, size, size] in about [-1, 1], t [n], prompts int64 [n] -> v, of the pictures' shape."""
+    """Noised pictures float [n, 3, size, size], t [n], prompts int64 [n] -> clean pictures of that shape."""
 
     def __init__(self, size: int, prompts: int, width: int, depth: int) -> None:
         super().__init__()
@@ -75,9 +77,10 @@ def schedule(t: Tensor) -> tuple[Tensor, Tensor]:
 def loss(model: Denoiser, pictures: Tensor, prompts: Tensor, generator: torch.Generator) -> Tensor:
     """Mean squared error of v at a random time for each picture."""
     t = torch.rand(len(pictures), generator=generator)
-    noise = torch.randn(pictures.shape, generator=generator)
     alpha, sigma = schedule(t)
-    return F.mse_loss(model(alpha * pictures + sigma * noise, t, prompts), alpha * noise - sigma * pictures)
+    noised = alpha * pictures + sigma * torch.randn(pictures.shape, generator=generator)
+    error = (model(noised, t, prompts) - pictures) / sigma.clamp(min=LEAST_SIGMA)
+    return error.square().mean()
 
 
 @torch.no_grad()
@@ -87,8 +90,7 @@ def denoise(model: Denoiser, x: Tensor, prompts: Tensor, start: float, steps: in
     for now, then in itertools.pairwise(times):
         t = now.expand(len(x))
         alpha, sigma = schedule(t)
-        v = model(x, t, prompts)
-        picture = (alpha * x - sigma * v).clamp(-1, 1)
+        picture = model(x, t, prompts).clamp(-1, 1)
         noise = (x - alpha * picture) / sigma.clamp(min=1e-4)
         alpha, sigma = schedule(then.expand(len(x)))
         x = alpha * picture + sigma * noise
