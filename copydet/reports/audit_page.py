@@ -146,8 +146,9 @@ def _distributions(found: Found, numbers: Numbers) -> str:
     said = ""
     if test is not None:
         said = (
-            f"<p>Kolmogorov-Smirnov distance {test['statistic']:.3f}, p = {test['p_value']:.3g}; of a generation and a "
-            f"training image, drawn at random, the generation has the nearer neighbour in {100 * test['larger']:.1f} % of "
+            f"<p>Kolmogorov-Smirnov distance {test['statistic']:.3f}, p = {test['p_value']:.3g}; of a generation and "
+            f"a training image, drawn at random, the generation has the nearer neighbour in "
+            f"{100 * test['larger']:.1f} % of "
             "all cases.</p>"
         )
     return (
