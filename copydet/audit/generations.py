@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from copydet.audit import near_pixel
+from copydet.audit.cliques import MOST
 from copydet.audit.complexity import Complexity, measure_complexity
 from copydet.audit.training_set import Place, TrainingPixels, TrainingSet
 from copydet.descriptors.openvino_runtime import usable_cpus
@@ -216,15 +217,27 @@ def _as_json(image: Image) -> str:
     return json.dumps(dict(image.metadata), default=str)
 
 
+@dataclass(frozen=True)
+class Looked:
+    """`rows`: columns ROW, then `metadata` as JSON. `twins`: (row, descriptor float32 [dimension], picture uint8 [SMALL,
+    SMALL, 3]) of the first generations that could be read, at most cliques.MOST.
+    """
+
+    rows: pa.Table
+    twins: list[tuple[int, Vectors, Pixels]]
+
+
 def look_at_all(
     images: Iterator[Image], looker: Looker, folder: Path, settings: Mapping[str, object], progress: Progress
-) -> pa.Table:
-    """Rows of all images, in order. Parts of an earlier run with the same settings and images are taken over."""
+) -> Looked:
+    """Look at all images, in order. Parts of an earlier run with the same settings and images are taken over."""
     parts = folder / "parts"
     _start(parts, settings)
-    tables, number, going_on = [], 0, True
+    tables: list[pa.Table] = []
+    twins: list[tuple[int, Vectors, Pixels]] = []
+    seen, going_on = 0, True
     while chunk := list(islice(images, CHUNK)):
-        path = parts / f"{number:06}.parquet"
+        path = parts / f"{len(tables):06}.parquet"
         table = _read_part(path, chunk) if going_on else None
         if table is None:
             going_on = False
@@ -233,9 +246,25 @@ def look_at_all(
                 pq.write_table(table, temporary)
         else:
             progress.advance(len(chunk))
-        tables.append(table)
-        number += 1
-    return pa.concat_tables(tables) if tables else _KEPT.empty_table()
+        twins += _twins(table, seen)[: MOST - len(twins)]
+        seen += len(table)
+        tables.append(table.drop_columns(["vector", "picture"]))
+    rows = pa.concat_tables(tables) if tables else _KEPT.empty_table().drop_columns(["vector", "picture"])
+    return Looked(rows, twins)
+
+
+def _twins(table: pa.Table, first: int) -> list[tuple[int, Vectors, Pixels]]:
+    both = zip(table["vector"].to_pylist(), table["picture"].to_pylist(), strict=True)
+    side = near_pixel.SMALL
+    return [
+        (row, _vector(vector), np.frombuffer(picture, np.uint8).reshape(side, side, 3))
+        for row, (vector, picture) in enumerate(both, first)
+        if vector is not None
+    ]
+
+
+def _vector(stored: bytes) -> Vectors:
+    return np.frombuffer(stored, np.float16).astype(np.float32)
 
 
 def remove_parts(folder: Path) -> None:

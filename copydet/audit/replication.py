@@ -6,7 +6,7 @@ duplication of what was matched, cliques among the generations.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,12 @@ from copydet.audit.chance import MATCHED, SAMPLE, Chance, matched_others, neares
 from copydet.audit.cliques import find_cliques
 from copydet.audit.duplication import Repeats, count_repeats
 from copydet.audit.generations import ROW, Looker, Muted, look_at_all
-from copydet.audit.near_pixel import SMALL
 from copydet.audit.training_set import TrainingSet
 from copydet.errors import UsageError
 from copydet.index import Index
 from copydet.matching import MatchOptions
 from copydet.progress import Progress, Silent
-from copydet.records import Image
+from copydet.records import Image, Pixels, Vectors
 
 _LEAST_MATCHED = 100  # training images for the chance level of copies: a short audit needs no long chance
 
@@ -71,13 +70,14 @@ def measure(
         "where": where,
         "options": repr(options),
     }
-    kept = look_at_all(iter(images), Looker.open(training, opened, options), folder, settings, progress)
+    looked = look_at_all(iter(images), Looker.open(training, opened, options), folder, settings, progress)
+    kept = looked.rows
     _check(kept)
     progress.note("comparing training images with each other: the chance level")
     similarity, second = nearest_others(training, SAMPLE, seed, Silent())
     matched = min(MATCHED, max(_LEAST_MATCHED, len(kept)))
     chance = Chance(similarity, matched_others(training, opened, options, matched, seed, Muted(progress)), second)
-    cliques = _cliques(kept)
+    cliques = _cliques(looked.twins)
     rows, metadata = _with_metadata(kept, cliques)
     copied = [row["reference_id"] for row in rows.select(["reference_id", "verdict"]).to_pylist() if _is_match(row)]
     return Found(
@@ -104,15 +104,10 @@ def _check(kept: pa.Table) -> None:
         raise UsageError(f"none of the {len(kept):,} generations can be read; {first['uri']}: {first['message']}")
 
 
-def _cliques(kept: pa.Table) -> list[list[int]]:
-    seen = np.array([row for row, vector in enumerate(kept["vector"].to_pylist()) if vector is not None], np.int64)
-    vectors = [np.frombuffer(vector, np.float16) for vector in kept["vector"].take(pa.array(seen)).to_pylist()]
-    pictures = [
-        np.frombuffer(picture, np.uint8).reshape(SMALL, SMALL, 3)
-        for picture in kept["picture"].take(pa.array(seen)).to_pylist()
-    ]
-    stacked = np.stack(vectors).astype(np.float32)
-    return [seen[clique].tolist() for clique in find_cliques(stacked, pictures)]
+def _cliques(twins: Sequence[tuple[int, Vectors, Pixels]]) -> list[list[int]]:
+    """Rows of generations that are one picture."""
+    found = find_cliques(np.stack([vector for _, vector, _ in twins]), [picture for _, _, picture in twins])
+    return [[twins[number][0] for number in clique] for clique in found]
 
 
 def _with_metadata(kept: pa.Table, cliques: list[list[int]]) -> tuple[pa.Table, tuple[str, ...]]:
