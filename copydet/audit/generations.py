@@ -219,8 +219,8 @@ def _as_json(image: Image) -> str:
 
 @dataclass(frozen=True)
 class Looked:
-    """`rows`: columns ROW, then `metadata` as JSON. `twins`: (row, descriptor float32 [dimension], picture uint8 [SMALL,
-    SMALL, 3]) of the first generations that could be read, at most cliques.MOST.
+    """`rows`: columns ROW, then `metadata` as JSON. `twins`: (row, descriptor float32 [dimension], picture uint8
+    [SMALL, SMALL, 3]) of the first generations that could be read, at most cliques.MOST.
     """
 
     rows: pa.Table

@@ -10,7 +10,6 @@ from PIL import Image
 from thumbnail import installed_photos
 
 from copydet.audit.run import Audit, AuditSettings, audit
-from copydet.images.queries import list_queries
 from copydet.index import Index
 from copydet.records import Pixels
 
@@ -78,6 +77,14 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "generated.csv"
 
 
+@pytest.fixture(scope="session")
+def few(generated: Path) -> Path:
+    """A list of a copy and of a new picture."""
+    path = generated.parent / "few.csv"
+    path.write_text("path,prompt\ncat.png,once\nrocket.png,new\n")
+    return path
+
+
 def noisy(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
     return np.clip(pixels + rng.normal(0, strength, pixels.shape), 0, 255).round().astype(np.uint8)
 
@@ -86,8 +93,3 @@ def noisy(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
 def audited(index: Index, generated: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Audit]:
     folder = tmp_path_factory.mktemp("audit")
     return folder, audit(generated, index, folder, AuditSettings(precision=0.9))
-
-
-@pytest.fixture
-def images(generated: Path) -> list[object]:
-    return list(list_queries(generated))

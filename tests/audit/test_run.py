@@ -159,42 +159,38 @@ def test_generations_that_cannot_be_read_are_counted_and_kept(index: Index, gene
     assert done.found.rows.to_pylist()[1]["verdict"] is None
 
 
-def test_sources_whose_columns_do_not_meet_are_audited_with_a_warning(
-    index: Index, generated: Path, tmp_path: Path
-) -> None:
+def test_sources_whose_columns_do_not_meet_are_audited_with_a_warning(index: Index, few: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
-    other.write_text(f"path,strength\n{generated.parent / 'rocket.png'},0.3\n{generated.parent / 'cat.png'},0.6\n")
-    done = audit([generated, other], index, tmp_path / "out", SETTINGS)
+    other.write_text(f"path,strength\n{few.parent / 'rocket.png'},0.3\n{few.parent / 'cat.png'},0.6\n")
+    done = audit([few, other], index, tmp_path / "out", SETTINGS)
     assert done.found.metadata == ("prompt", "strength")
     assert any("Known of some generations only" in line and "strength" in line for line in done.numbers["warnings"])
     with pytest.raises(UsageError, match="no such column; their columns are prompt"):
-        audit(generated, index, tmp_path / "again", AuditSettings(groups=("strength",)))
+        audit(few, index, tmp_path / "again", AuditSettings(groups=("strength",)))
 
 
-def test_an_index_without_local_features_is_audited_with_a_warning(
-    training: Path, generated: Path, tmp_path: Path
-) -> None:
+def test_an_index_without_local_features_is_audited_with_a_warning(training: Path, few: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "plain.toml"
     flat = (Path(__file__).parents[2] / "indexes" / "flat.toml").read_text()
     recipe.write_text(
         "\n".join(line for line in flat.splitlines() if "local_features" not in line) + "\nlocal_features = 0\n"
     )
     plain = Index.build(training, tmp_path / "plain.index", descriptor="small", recipe=str(recipe), device="cpu")
-    done = audit(generated, plain, tmp_path / "out", SETTINGS)
+    done = audit(few, plain, tmp_path / "out", SETTINGS)
     assert not done.numbers["local_features"]
     assert any("no local features" in line for line in done.numbers["warnings"])
     assert done.numbers["share_copy"]["value"] >= 0.25
 
 
 def test_where_the_originals_are_gone_there_is_similarity_but_no_pixels(
-    training: Path, generated: Path, tmp_path: Path
+    training: Path, few: Path, tmp_path: Path
 ) -> None:
     import shutil
 
     moved = Path(shutil.copytree(training, tmp_path / "training"))
     gone = Index.build(moved, tmp_path / "gone.index", descriptor="small", device="cpu")
     shutil.rmtree(moved)
-    numbers = audit(generated, gone, tmp_path / "out", SETTINGS).numbers
+    numbers = audit(few, gone, tmp_path / "out", SETTINGS).numbers
     assert numbers["share_near_pixel"] is None
     assert numbers["chance"]["share_copy"] is None
     assert numbers["chance"]["similarity"]["mean"]["value"] > 0
@@ -202,19 +198,17 @@ def test_where_the_originals_are_gone_there_is_similarity_but_no_pixels(
     assert any("out of reach" in line for line in numbers["warnings"])
 
 
-def test_an_index_of_embeddings_cannot_be_audited(tmp_path: Path, generated: Path) -> None:
+def test_an_index_of_embeddings_cannot_be_audited(tmp_path: Path, few: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(20, 16)).astype(np.float32)
     np.save(tmp_path / "vectors.npy", vectors)
     external = Index.build(tmp_path / "vectors.npy", tmp_path / "v.index", embeddings=True)
     with pytest.raises(UsageError, match="external-16"):
-        audit(generated, external, tmp_path / "out", SETTINGS)
+        audit(few, external, tmp_path / "out", SETTINGS)
 
 
-def test_a_condition_that_no_training_image_satisfies_is_an_error(
-    index: Index, generated: Path, tmp_path: Path
-) -> None:
+def test_a_condition_that_no_training_image_satisfies_is_an_error(index: Index, few: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no training images that satisfy --where"):
-        audit(generated, index, tmp_path, AuditSettings(where="width > 100000"))
+        audit(few, index, tmp_path, AuditSettings(where="width > 100000"))
 
 
 def test_a_baseline_tells_a_change_from_none(
