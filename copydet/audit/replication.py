@@ -75,7 +75,7 @@ def measure(
     _check(kept)
     progress.note("comparing training images with each other: the chance level")
     similarity, second = nearest_others(training, SAMPLE, seed, Silent())
-    matched = min(MATCHED, max(_LEAST_MATCHED, len(kept)))
+    matched = min(MATCHED, max(_LEAST_MATCHED, len(kept) // 2))
     chance = Chance(similarity, matched_others(training, opened, options, matched, seed, Muted(progress)), second)
     cliques = _cliques(looked.twins)
     rows, metadata = _with_metadata(kept, cliques)

@@ -68,7 +68,7 @@ def summarise(found: Found, thresholds: Mapping[float, float], seed: int = 0) ->
             "share_copy": _as_dict(intervals.difference(copies, found.chance.copies, seed)),
             "similarity": _as_dict(intervals.compare_distributions(similarity, found.chance.similarity)),
         },
-        "duplication": duplication(found.matched, found.others),
+        "duplication": duplication(found.matched, found.others, seed),
         "complexity": complexity(rows, copies, seed),
         "cliques": _cliques(found, len(rows), seed),
         "groups": {name: groups for name in found.metadata if (groups := by_group(rows, name, seed))},
@@ -94,7 +94,7 @@ def distribution(values: NDArray[np.float64], seed: int = 0) -> Numbers:
     }
 
 
-def duplication(matched: Repeats, others: Repeats) -> Numbers:
+def duplication(matched: Repeats, others: Repeats, seed: int = 0) -> Numbers:
     odds = odds_of(matched, others)
     return {
         "similarity_level": LEVEL,
@@ -102,7 +102,7 @@ def duplication(matched: Repeats, others: Repeats) -> Numbers:
         **{
             name: {
                 "images": len(each.counts),
-                "repeated": int((each.counts > 1).sum()),
+                "share_repeated": share(each.counts > 1, seed),
                 "mean_count": float(each.counts.mean()) if len(each.counts) else None,
             }
             for name, each in (("matched", matched), ("random", others))

@@ -7,8 +7,8 @@ level, in [0, 1] (section 5.1):
     PCC    Pearson's correlation of predictions p and labels l
     RD     mean of |p - l| / max(l, 1 - l): the error as a share of the largest possible one; 0 is best
 
-`fit_level` learns a level from what copydet measures on a pair, on any labelled pairs. It is advice: similarity ranks
-what people call replication poorly (the paper's table 1), and no level ships with copydet.
+`fit_level` learns a level from the match that copydet makes of a pair, on any labelled pairs. It is advice: similarity
+ranks what people call replication poorly (the paper's table 1), and no level ships with copydet.
 """
 
 import csv
@@ -21,17 +21,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from copydet.decisions.pair import PairNumbers
-from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, numbers_of
-from copydet.errors import UsageError
+from copydet.comparison import compare_images
+from copydet.decisions.decide import DEFAULT_PRECISION
+from copydet.errors import ImageProblem, UsageError
 from copydet.images.parquet_source import cell_reader
-from copydet.records import Image
+from copydet.matching import OpenDescriptor
+from copydet.records import Image, Match
 from copydet.store import atomic
 
 LEVELS = 5  # the highest
 _COLUMNS = ("Name", "Level", "generated_images", "real_images")
 _ROWS = 64
-_NAMES = NUMBERS + PIXEL_NUMBERS
+_NAMES = ("similarity", "normalised_similarity", "score", "log_inliers", "query_overlap", "reference_overlap")
 _RIDGES = 10.0 ** np.arange(-3, 4)
 _FOLDS = 5
 
@@ -105,6 +106,31 @@ def _check_columns(names: Sequence[str], path: Path) -> None:
         raise UsageError(f"{path} has no column {missing[0]}; it has {', '.join(names)}")
 
 
+def match_pair(pair: LabelledPair, opened: OpenDescriptor) -> Match:
+    """What copydet says of the pair (see compare_images). Raises UsageError where an image cannot be read."""
+    try:
+        generated, real = pair.generated.read(), pair.real.read()
+    except ImageProblem as error:
+        raise UsageError(f"{pair.generated.image_id} and its real image cannot be read: {error}") from error
+    return compare_images(generated, real, opened, DEFAULT_PRECISION).match
+
+
+def level_numbers(matches: Sequence[Match]) -> NDArray[np.float64]:
+    """What a level is learnt from, float64 [matches, 6]: similarity and local evidence; 0 where nothing was found."""
+    rows = [
+        (
+            match.similarity,
+            match.normalised_similarity,
+            match.score,
+            math.log1p(match.inliers or 0),
+            match.query_overlap or 0.0,
+            match.reference_overlap or 0.0,
+        )
+        for match in matches
+    ]
+    return np.array(rows, np.float64).reshape(len(rows), len(_NAMES))
+
+
 def pearson(predicted: ArrayLike, labels: ArrayLike) -> float | None:
     """PCC; None where predictions or labels are all alike, or fewer than two."""
     first, second = np.asarray(predicted, np.float64), np.asarray(labels, np.float64)
@@ -136,23 +162,23 @@ class LevelModel:
     pcc: float | None
     rd: float
 
-    def level(self, pairs: Sequence[PairNumbers]) -> NDArray[np.float64]:
-        """The advisory level of each pair, float64 [pairs] in [0, LEVELS]."""
-        standard = (numbers_of(pairs, self.names) - self.mean) / self.scale
+    def level(self, matches: Sequence[Match]) -> NDArray[np.float64]:
+        """The advisory level of each match, float64 [matches] in [0, LEVELS]."""
+        standard = (level_numbers(matches) - self.mean) / self.scale
         level: NDArray[np.float64] = np.clip(self.intercept + standard @ np.asarray(self.weights), 0, LEVELS)
         return level
 
 
-def fit_level(pairs: Sequence[PairNumbers], levels: ArrayLike, seed: int = 0) -> LevelModel:
+def fit_level(matches: Sequence[Match], levels: ArrayLike, seed: int = 0) -> LevelModel:
     """A ridge regression of levels (0 to LEVELS) on similarity and local evidence. The ridge is the one that predicts
     held-out pairs best. Raises UsageError for fewer than 2 x folds pairs, or levels that are all alike or out of range.
     """
     label = np.asarray(levels, np.float64)
-    if len(pairs) != len(label) or len(label) < 2 * _FOLDS:
+    if len(matches) != len(label) or len(label) < 2 * _FOLDS:
         raise UsageError(f"a level needs at least {2 * _FOLDS} pairs with a level each; there are {len(label)}")
     if np.ptp(label) == 0 or label.min() < 0 or label.max() > LEVELS:
         raise UsageError(f"levels must lie between 0 and {LEVELS} and differ")
-    numbers = numbers_of(pairs, _NAMES)
+    numbers = level_numbers(matches)
     fold = np.random.default_rng(seed).permutation(len(label)) % _FOLDS
     held_out = [_held_out(numbers, label, fold, ridge) for ridge in _RIDGES]
     best = int(np.argmin([np.mean((each - label) ** 2) for each in held_out]))
@@ -202,7 +228,7 @@ def read_level(path: Path) -> LevelModel:
         model = LevelModel(**{**values, **lists})
         sizes = {len(each) for each in lists.values()}
         numbers = (*model.mean, *model.scale, *model.weights, model.intercept)
-        if sizes != {len(model.names)} or not set(model.names) <= set(_NAMES) or not all(map(math.isfinite, numbers)):
+        if sizes != {len(model.names)} or model.names != _NAMES or not all(map(math.isfinite, numbers)):
             raise ValueError("numbers missing, unknown or not finite")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"cannot read the level model {path}: {error}") from error

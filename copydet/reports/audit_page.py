@@ -186,7 +186,7 @@ def _duplication(numbers: Numbers) -> str:
         [
             f"{name} training images",
             f"{found[key]['images']:,}",
-            f"{found[key]['repeated']:,}",
+            _with_interval(found[key]["share_repeated"]),
             "-" if found[key]["mean_count"] is None else f"{found[key]['mean_count']:.2f}",
         ]
         for name, key in (("matched", "matched"), ("random", "random"))
@@ -200,10 +200,17 @@ def _duplication(numbers: Numbers) -> str:
             f"Odds ratio {value} ({odds['low']:.3g} to {high}), p = {odds['p_value']:.3g} that matched images are not "
             "more often repeated than random ones."
         )
+    shown = [
+        plots.Bar(f"{name} images", *(found[key]["share_repeated"][each] for each in ("value", "low", "high")))
+        for name, key in (("matched", "matched"), ("random", "random"))
+        if found[key]["share_repeated"] is not None
+    ]
+    drawn = plots.bars("Share of training images that are repeated", shown)
     head = ["", "distinct images", "repeated", "mean count"]
     return (
         "<section><h2>Are repeated images copied more?</h2><p>An image counts as repeated where the training set has "
-        f"another of similarity {found['similarity_level']:g} to it.</p>{_table(head, rows)}<p>{said}</p></section>"
+        f"another of similarity {found['similarity_level']:g} to it.</p>{_table(head, rows)}<p>{said}</p>"
+        f'<div class="plots">{drawn}</div></section>'
     )
 
 

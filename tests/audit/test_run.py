@@ -63,7 +63,7 @@ def test_chance_leaves_repeats_of_one_file_out(audited: tuple[Path, Audit], inde
 def test_repeated_training_images_are_told_from_others(audited: tuple[Path, Audit]) -> None:
     found, numbers = audited[1].found, audited[1].numbers["duplication"]
     assert sorted(found.matched.counts.tolist()) == [1, 3]
-    assert numbers["random"]["repeated"] == 1
+    assert numbers["random"]["share_repeated"]["value"] == 1 / numbers["random"]["images"]
     assert numbers["random"]["images"] == found.training_images - 2
     assert numbers["odds_ratio"]["value"] > 1
 

@@ -6,20 +6,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import skimage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copydet.decisions.pair import PairNumbers
+from copydet.descriptors.registry import load_descriptor
 from copydet.errors import UsageError
 from copydet.evaluation.drep import (
     LEVELS,
     fit_level,
+    match_pair,
     pearson,
     read_drep,
     read_level,
     relative_deviation,
     write_level,
 )
+from copydet.matching import open_descriptor
+from copydet.records import Match
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 SHARES = st.lists(st.integers(0, LEVELS), min_size=1, max_size=30)
@@ -89,16 +93,18 @@ def test_correlation_is_that_of_pearson_and_none_where_there_is_none() -> None:
     assert pearson([1], [1]) is None
 
 
-def numbers(similarity: float, inliers: float) -> PairNumbers:
-    zeros = dict.fromkeys(PairNumbers.__dataclass_fields__, 0.0)
-    return PairNumbers(**(zeros | {"similarity": similarity, "inliers": inliers}))
+def match(similarity: float, inliers: int) -> Match:
+    numbers = {"score": 0.5, "similarity": similarity, "normalised_similarity": similarity - 0.3, "inliers": inliers}
+    overlaps = {"query_overlap": None, "reference_overlap": None, "transform": None}
+    names = {"query_id": "a", "reference_id": "b", "query_view": "whole", "reference_view": "whole"}
+    return Match(**numbers, **overlaps, **names, verdict="no_match", rank=1, reference_uri="")  # type: ignore[arg-type]
 
 
 def test_a_level_is_learnt_and_comes_back_from_its_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     similarity, inliers = rng.random(200), rng.integers(0, 30, 200)
     levels = np.clip(np.round(4 * similarity + np.log1p(inliers) / 3 + rng.normal(0, 0.3, 200)), 0, LEVELS)
-    pairs = [numbers(*each) for each in zip(similarity.tolist(), inliers.tolist(), strict=True)]
+    pairs = [match(*each) for each in zip(similarity.tolist(), inliers.tolist(), strict=True)]
     model = fit_level(pairs, levels)
     predicted = model.level(pairs)
     assert predicted.min() >= 0
@@ -111,10 +117,23 @@ def test_a_level_is_learnt_and_comes_back_from_its_file(tmp_path: Path) -> None:
 
 
 def test_pairs_that_teach_nothing_are_errors(tmp_path: Path) -> None:
-    pairs = [numbers(0.5, 3)] * 20
+    pairs = [match(0.5, 3)] * 20
     for levels, words in (([1] * 20, "differ"), ([0, 9] * 10, "between 0 and 5"), ([1, 2], "at least 10 pairs")):
         with pytest.raises(UsageError, match=words):
             fit_level(pairs[: len(levels)], levels)
     (tmp_path / "level.json").write_text('{"names": ["similarity"]}')
     with pytest.raises(UsageError, match="level model"):
         read_level(tmp_path / "level.json")
+
+
+def test_a_pair_is_matched_as_two_images_are_compared(tmp_path: Path) -> None:
+    photo = Path(skimage.data_dir) / "coffee.png"
+    table = tmp_path / "pairs.csv"
+    lines = [f"same,5,{photo},{photo}", f"gone,0,{photo},nowhere.png"]
+    table.write_text("\n".join(["Name,Level,generated_images,real_images", *lines]))
+    same, gone = read_drep(table)
+    opened = open_descriptor(load_descriptor("small"), "cpu")
+    found = match_pair(same, opened)
+    assert (found.verdict, round(found.similarity, 2)) == ("copy", 1.0)
+    with pytest.raises(UsageError, match="gone/generated and its real image cannot be read"):
+        match_pair(gone, opened)
