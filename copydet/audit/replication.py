@@ -7,7 +7,7 @@ duplication of what was matched, cliques among the generations.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def measure(
         "snapshot": [index.snapshot.number, index.snapshot.created_at],
         "descriptor": index.descriptor.hash,
         "where": where,
-        "options": repr(options),
+        "options": repr(replace(options, workers=None)),
     }
     looked = look_at_all(iter(images), Looker.open(training, opened, options), folder, settings, progress)
     kept = looked.rows

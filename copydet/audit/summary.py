@@ -160,6 +160,8 @@ def are_copies(rows: pa.Table) -> NDArray[np.bool_]:
 
 def _plain(value: Any) -> Any:
     """What JSON can hold; two audits must find their groups again."""
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 

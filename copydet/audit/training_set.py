@@ -102,16 +102,18 @@ class TrainingSet:
         return np.stack([shards[shard].descriptors[row] for shard, row in places]).astype(np.float32)
 
     def places(self, image_ids: Collection[str]) -> list[Place]:
-        """Where these images are; ids that are not there are left out."""
-        wanted, found = pa.array(sorted(image_ids), pa.string()), []
+        """Where these images are among the living; ids that are not there are left out."""
+        wanted = pa.array(sorted(image_ids), pa.string())
+        found: list[Place] = []
         for number, shard in enumerate(self.references.shards if len(wanted) else ()):
-            row = 0
+            first, rows = 0, [np.empty(0, np.int64)]
             with pq.ParquetFile(shard.images_path) as file:
                 for batch in file.iter_batches(columns=["image_id"]):
                     same = pc.is_in(batch["image_id"], value_set=wanted).to_numpy(zero_copy_only=False)
-                    found += [(number, row + int(place)) for place in np.flatnonzero(same)]
-                    row += len(batch)
-        return [(shard, row) for shard, row in found if row < self.references.shards[shard].described]
+                    rows.append(first + np.flatnonzero(same))
+                    first += len(batch)
+            found += [(number, row) for row in np.intersect1d(np.concatenate(rows), self.rows[number]).tolist()]
+        return found
 
     def facts(self, places: Sequence[Place], columns: Sequence[str] = ("image_id", "uri")) -> list[dict[str, Any]]:
         """Columns of images.parquet, in the order of `places`."""

@@ -253,3 +253,11 @@ def test_distinct_neighbours_count_repeats_once(index: Index) -> None:
     assert training.places({"nowhere.png"}) == []
     assert len(training.sample(4, 0)) == 4
     assert training.sample(10**6, 0) == [(0, row) for row in range(len(training))]
+
+
+def test_images_that_are_left_out_are_no_training_images(index: Index) -> None:
+    references, _ = index.for_jobs("image_id <> 'chelsea.png'")
+    training = TrainingSet(references)
+    assert training.places({"chelsea.png", "coins.png"}) == TrainingSet(index.for_jobs()[0]).places({"coins.png"})
+    places = {place for line in training.distinct(training.vectors(training.sample(3, 0)), 20) for place, _ in line}
+    assert TrainingSet(index.for_jobs()[0]).places({"chelsea.png"})[0] not in places
