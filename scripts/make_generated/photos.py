@@ -47,7 +47,7 @@ def read_squares(specs: Sequence[str], size: int, count: int) -> tuple[list[str]
         edge = min(pixels.shape[:2])
         top, left = (pixels.shape[0] - edge) // 2, (pixels.shape[1] - edge) // 2
         squares.append(resize_to(pixels[top : top + edge, left : left + edge], size, size))
-        ids.append(image.image_id)
+        ids.append(Path(image.image_id).stem)
     stacked = np.stack(squares)
     groups = near_identical_groups(torch.from_numpy(stacked.transpose(0, 3, 1, 2).copy()), 0.93).numpy()
     distinct = np.flatnonzero(groups == np.arange(len(groups)))[:count]
