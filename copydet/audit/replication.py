@@ -75,7 +75,7 @@ def measure(
     _check(kept)
     progress.note("comparing training images with each other: the chance level")
     similarity, second = nearest_others(training, SAMPLE, seed, Silent())
-    matched = min(MATCHED, max(_LEAST_MATCHED, len(kept) // 2))
+    matched = chance_images(len(kept))
     chance = Chance(similarity, matched_others(training, opened, options, matched, seed, Muted(progress)), second)
     cliques = _cliques(looked.twins)
     rows, metadata = _with_metadata(kept, cliques)
@@ -90,6 +90,11 @@ def measure(
         training_images=len(training),
         local_features=training.has_local_features,
     )
+
+
+def chance_images(generations: int) -> int:
+    """How many training images are matched for the chance level of copies, at most: they take as long as generations."""
+    return min(MATCHED, max(_LEAST_MATCHED, generations // 2))
 
 
 def _is_match(row: Mapping[str, Any]) -> bool:

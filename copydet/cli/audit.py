@@ -95,6 +95,7 @@ def command(
     from copydet.audit.baseline import read_baseline
     from copydet.audit.gate import check_names, parse_gate
     from copydet.audit.generations import remove_parts
+    from copydet.audit.replication import chance_images
     from copydet.audit.run import AuditSettings, audit
     from copydet.audit.summary import NAMES
     from copydet.errors import UsageError
@@ -120,7 +121,8 @@ def command(
     )
     with if_interrupted("the same command goes on where this one stopped"):
         index = Index.open(index_path, descriptor=descriptor, device=device)
-        with show("auditing", count_listed(generated, False)) as progress:
+        listed = count_listed(generated, False)
+        with show("auditing", None if listed is None else listed + chance_images(listed)) as progress:
             done = audit(list(generated), index, output, settings, baseline=earlier, progress=progress)
         with show("drawing pairs", None) as progress:
             write_page(output / "report.html", done.found, done.numbers, Originals().read, progress)
