@@ -93,7 +93,7 @@ def measure(
 
 
 def chance_images(generations: int) -> int:
-    """How many training images are matched for the chance level of copies, at most: they take as long as generations."""
+    """How many training images are matched for the chance level of copies, at most. They take their time, too."""
     return min(MATCHED, max(_LEAST_MATCHED, generations // 2))
 
 
