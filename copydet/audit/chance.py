@@ -26,6 +26,7 @@ SAMPLE = 5000  # training images whose nearest other is looked for by descriptor
 MATCHED = 400  # training images that are matched as if they were generations
 _BLOCK = 256
 _REPEATS = 16
+_SPARE = 4  # times as many are drawn as are matched, since repeats are passed over
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,16 @@ def matched_others(
 
     Images whose repeats alone would fill the candidates are passed over, and so are those that cannot be read.
     """
-    images, ignored = [], set()
+    images: list[Image] = []
+    ignored: set[tuple[str, str]] = set()
     originals = Originals()
-    places = training.sample(count, seed + 1)
+    drawn = training.sample(_SPARE * count, seed + 1)
+    places = [drawn[number] for number in np.random.default_rng(seed + 1).permutation(len(drawn)).tolist()]
     for start in range(0, len(places), _BLOCK):
+        if len(images) == count:
+            break
         for same in _with_repeats(training, places[start : start + _BLOCK]):
-            if len(same) <= options.top_k // 2:
+            if len(same) <= options.top_k // 2 and len(images) < count:
                 own = same[0]
                 images.append(Image(own["image_id"], own["uri"], "", partial(_read, originals, own["uri"])))
                 ignored |= {(own["image_id"], each["image_id"]) for each in same}

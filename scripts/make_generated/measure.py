@@ -73,16 +73,19 @@ def run(output: Path, name: str, index: Index, precision: float, folder: str = "
 
 def replicas(output: Path, done: Audit) -> dict[str, Any]:
     """How well verdicts and near-pixel flags find the generations that are near any training picture."""
-    truth = np.array([nearest(read(Path(uri)), training(output)) <= NEAR for uri in done.found.rows["uri"].to_pylist()])
-    found = are_copies(done.found.rows)
-    flagged = np.array(done.found.rows["near_pixel"].to_pylist(), bool)
+    rows, numbers = done.found.rows, done.numbers
+    pictures = training(output)
+    truth = np.array([nearest(read(Path(uri)), pictures) <= NEAR for uri in rows["uri"].to_pylist()])
+    scores = floats(rows, "score")
+    said = {f"verdict at {precision}": scores >= at["score"] for precision, at in numbers["share_at_precision"].items()}
+    said["near_pixel"] = np.array(rows["near_pixel"].to_pylist(), bool)
     measures: dict[str, Any] = {"generations": len(truth), "replicas": int(truth.sum())}
-    for name, said in (("verdict", found), ("near_pixel", flagged)):
-        right = int((said & truth).sum())
+    for name, flags in said.items():
+        right = int((flags & truth).sum())
         measures[name] = {
-            "said": int(said.sum()),
+            "said": int(flags.sum()),
             "recall": right / max(1, int(truth.sum())),
-            "precision": right / max(1, int(said.sum())),
+            "precision": right / max(1, int(flags.sum())),
         }
     return measures
 
