@@ -6,6 +6,7 @@ names is escaped; pictures are WebP inside.
 
 import base64
 import html
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -215,19 +216,25 @@ def _duplication(numbers: Numbers) -> str:
 
 
 def _pairs(found: Found, read: Read, progress: Progress) -> str:
+    """The best pair of each training image, then the second best of each, and so on: variety before repetition."""
     rows = [row for row in found.rows.to_pylist() if row["verdict"] not in (None, "no_match") or row["near_pixel"]]
     rows.sort(key=lambda row: (-(row["score"] or 0.0), row["generation_id"]))
+    before: Counter[str] = Counter()
+    places = []
+    for row in rows:
+        places.append(before[row["reference_id"]])
+        before[row["reference_id"]] += 1
+    ordered = [row for _, _, row in sorted(zip(places, range(len(rows)), rows, strict=True), key=lambda each: each[:2])]
     shown = []
-    for row in rows[:PAIRS_SHOWN]:
+    for row in ordered[:PAIRS_SHOWN]:
         shown.append(_pair(row, found.metadata, read))
         progress.advance(1)
-    more = (
-        f"<p class='soft'>The best {PAIRS_SHOWN} of {len(rows):,}; audit.parquet has all.</p>"
-        if len(rows) > len(shown)
-        else ""
-    )
-    none = "<p>No generation is called a copy, and none is nearly the same pixels.</p>" if not rows else ""
-    return f"<section><h2>The pairs</h2>{none}{more}{''.join(shown)}</section>"
+    said = f"{len(rows):,} generations are copies or nearly the same pixels, of {len(before):,} training images."
+    if len(rows) > len(shown):
+        said += f" Here are {len(shown):,}, the best of each training image first; audit.parquet has all."
+    if not rows:
+        said = "No generation is called a copy, and none is nearly the same pixels."
+    return f'<section><h2>The pairs</h2><p class="soft">{said}</p>{"".join(shown)}</section>'
 
 
 def _pair(row: Mapping[str, Any], metadata: Sequence[str], read: Read) -> str:
