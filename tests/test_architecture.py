@@ -16,7 +16,7 @@ ORDER = [
     *("errors", "progress", "records"),
     *("images", "descriptors", "local_features", "store", "shards", "engines", "search", "verification", "decisions"),
     *("pairs", "matching", "comparison", "tuning", "index"),
-    *("dedup", "training", "evaluation", "reports", "cli"),
+    *("dedup", "audit", "training", "evaluation", "reports", "cli"),
 ]
 ONLY_IN = {
     "torch": {"descriptors", "training"},

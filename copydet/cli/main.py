@@ -31,6 +31,7 @@ COMMANDS = {
     "tune": "copydet.cli.tune",
     "inspect": "copydet.cli.inspect",
     "doctor": "copydet.cli.doctor",
+    "audit": "copydet.cli.audit",
     "evaluate": "copydet.cli.evaluate",
     "train": "copydet.cli.train",
 }

@@ -73,11 +73,11 @@ def load_descriptor(name_or_path: str = "small", *, may_run_code: bool = True) -
         return _external(int(external[1]))
     from copydet.descriptors import sscd
 
-    path, size = sscd.split_size(name_or_path)
-    if path.is_dir() and size is None:
+    path, seen = sscd.split_preprocessing(name_or_path)
+    if path.is_dir() and seen is sscd.RECOMMENDED:
         return read_folder(path, str(path.resolve()))
     if path.is_file():
-        return sscd.read_checkpoint(path, size, may_run_code=may_run_code)
+        return sscd.read_checkpoint(path, seen, may_run_code=may_run_code)
     shipped = ", ".join(describe_names()) or "none in this installation"
     raise UsageError(
         f"no descriptor '{name_or_path}': not a shipped one ({shipped}), a descriptor folder, or a checkpoint file"

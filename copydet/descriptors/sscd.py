@@ -3,10 +3,12 @@
     FILE              resized to a short edge of 288 pixels, the aspect kept: what the authors recommend and report
     FILE@short288     the same
     FILE@square320    320 x 320, the aspect lost: their faster setting, for it batches
+    FILE@dcr          what Somepalli et al. 2023 measured replication with (repository DCR): the short edge at 256
+                      pixels, the middle 224 x 224 of that, mean and std .5
 
 Layouts: `*.torchvision.pt` and `*.classy.pt` (state dicts, read with weights_only: no code runs) and `*.torchscript.pt`
 (loading it runs the code in the file). The trunk and the dimension are read from the shapes: ResNet-50 (512
-dimensions) and ResNeXt-101 32x4d (1024). Images are normalised with ImageNet's mean and std.
+dimensions) and ResNeXt-101 32x4d (1024). Images are normalised with ImageNet's mean and std, except by @dcr.
 """
 
 import pickle
@@ -15,6 +17,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,25 +28,41 @@ from copydet.images.resize import Resize
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
-_RECOMMENDED = Resize("short_edge", 288)
+Three = tuple[float, float, float]
+
+DCR = "@dcr"  # what the name of a descriptor with that preprocessing ends with
+_DCR_CROP = 224
+_SHORT_288 = Resize("short_edge", 288)
 _BLOCKS = {"sscd_resnet50": (3, 4, 6, 3), "sscd_resnext101": (3, 4, 23, 3)}
 
 
-def split_size(name: str) -> tuple[Path, Resize | None]:
-    """`FILE@square320` -> (FILE, Resize("square", 320)); no suffix -> (FILE, None). A file that has that very name
-    wins.
-    """
-    found = re.fullmatch(r"(.+)@(square|short)(\d{2,4})", name)
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a checkpoint gets to see, and how its name says so."""
+
+    suffix: str = ""
+    resize: Resize = _SHORT_288
+    mean: Three = (0.485, 0.456, 0.406)
+    std: Three = (0.229, 0.224, 0.225)
+
+
+RECOMMENDED = Preprocessing()
+
+
+def split_preprocessing(name: str) -> tuple[Path, Preprocessing]:
+    """`FILE@square320` -> FILE, and squares of 320 pixels; no suffix -> RECOMMENDED. A file of that very name wins."""
+    found = re.fullmatch(r"(.+?)(@dcr|@(square|short)(\d{2,4}))", name)
     if found is None or Path(name).exists():
-        return Path(name), None
-    return Path(found[1]), Resize("square" if found[2] == "square" else "short_edge", int(found[3]))
+        return Path(name), RECOMMENDED
+    if found[2] == DCR:
+        half = (0.5, 0.5, 0.5)
+        return Path(found[1]), Preprocessing(DCR, Resize("short_edge", 256), half, half)
+    resize = Resize("square" if found[3] == "square" else "short_edge", int(found[4]))
+    return Path(found[1]), Preprocessing(found[2], resize)
 
 
-def read_checkpoint(path: Path, size: Resize | None = None, *, may_run_code: bool = True) -> Descriptor:
+def read_checkpoint(path: Path, seen: Preprocessing = RECOMMENDED, *, may_run_code: bool = True) -> Descriptor:
     """Find out what `path` holds; raises UsageError for an unknown layout, MissingPackage without torch."""
-    resize = size or _RECOMMENDED
     if _is_torchscript(path):
         if not may_run_code:
             raise UsageError(
@@ -54,18 +73,37 @@ def read_checkpoint(path: Path, size: Resize | None = None, *, may_run_code: boo
         weights = _torchvision_weights(path)
         network, dimension = _network_name(path, weights), weights["fc.weight"].shape[0]
         _build(path, network, weights)
-    suffix = "" if size is None else f"@{'square' if size.kind == 'square' else 'short'}{size.size}"
-    digest = hash_descriptor(hash_file(path), network, dimension, resize, _MEAN, _STD)
-    name = f"{path.resolve()}{suffix}"
-    return Descriptor(name, digest, dimension, resize, _MEAN, _STD, network, None, {"torch": path.resolve()})
+    digest = hash_descriptor(hash_file(path), network, dimension, seen.resize, seen.mean, seen.std)
+    name, files = f"{path.resolve()}{seen.suffix}", {"torch": path.resolve()}
+    return Descriptor(name, digest, dimension, seen.resize, seen.mean, seen.std, network, None, files)
 
 
 def load_checkpoint(descriptor: Descriptor) -> "nn.Module":
     """The network of a descriptor that `read_checkpoint` made, in eval mode."""
     path = descriptor.files["torch"]
     if descriptor.network == "torchscript":
-        return _load_torchscript(path)
-    return _build(path, descriptor.network, _torchvision_weights(path))
+        network = _load_torchscript(path)
+    else:
+        network = _build(path, descriptor.network, _torchvision_weights(path))
+    return _cropping(network) if descriptor.name.endswith(DCR) else network
+
+
+def _cropping(network: "nn.Module") -> "nn.Module":
+    """The network behind a crop of the middle, which resizing cannot do: it keeps the aspect."""
+    from torch import Tensor, nn
+
+    class Cropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            # Rounded as torchvision's CenterCrop does it.
+            top, left = (round((side - _DCR_CROP) / 2) for side in pixels.shape[2:])
+            found: Tensor = self.network(pixels[:, :, top : top + _DCR_CROP, left : left + _DCR_CROP])
+            return found
+
+    return Cropped().eval()
 
 
 def _is_torchscript(path: Path) -> bool:
