@@ -13,7 +13,8 @@ class PairNumbers:
 
     `similarity`, `normalised_similarity`: of the view that found the reference, or of the best one. `inliers`,
     `weight`, `possible`, `error`: see Geometry. `agreement` (median), `agreeing` (share), `blocks`, `textured`, `bend`,
-    `in_place`: see Agreement. `compared`: 1 where pixels of both images were looked at, else 0. Overlaps: see Evidence.
+    `in_place`: see Agreement. `compared`: 1 where pixels of both images were looked at, else 0. Overlaps: what the
+    transform allows (Evidence.place_overlaps).
     """
 
     similarity: float
@@ -50,7 +51,7 @@ def pair_numbers(similarity: float, normalised_similarity: float, evidence: "Evi
         textured=0.0 if agreement is None else float(agreement.textured),
         bend=0.0 if agreement is None else float(agreement.bend),
         in_place=0.0 if agreement is None else float(agreement.in_place),
-        query_overlap=0.0 if evidence is None else float(evidence.query_overlap),
-        reference_overlap=0.0 if evidence is None else float(evidence.reference_overlap),
+        query_overlap=0.0 if evidence is None else float(evidence.place_overlaps[0]),
+        reference_overlap=0.0 if evidence is None else float(evidence.place_overlaps[1]),
         compared=float(agreement is not None),
     )

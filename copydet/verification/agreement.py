@@ -33,8 +33,8 @@ _AGREES = 0.7
 _WORTH_A_LOOK = 0.15  # share of the blocks that agree coarsely; with less no fine look is taken
 _AS_GOOD = 0.01  # a mended transform is believed where blocks agree as well as before, for they may move less
 MOST_BEND = 3.0
-_STRAIGHT, _MOST_INLIERS = 0.7, 0.85  # bend that a part may have; share of the inliers that it must hold
-_NEARLY_ALL, _MANY_BLOCKS = 0.8, 40  # share of the blocks, and blocks, that agree where a closer look is taken
+_STRAIGHT, _MOST_INLIERS = 0.45, 0.85  # bend that a part may have; share of the inliers that it must hold
+_NEARLY_ALL, _MANY_BLOCKS, _MOVED = 0.8, 40, 0.7  # share that agrees, blocks, and bend where a closer look is taken
 _FEWEST_BLOCKS, _FEWEST_TO_BEND = 4, 6
 _LITTLE = 1e-6 * np.eye(3)  # where centres lie in a line
 _NOTHING_VISIBLE = 64.0  # square pixels of either picture
@@ -95,7 +95,7 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
         unmended = _measure(query, reference, matrix, _FINE, inliers)
         if unmended.median > fine.median:
             fine, used = unmended, matrix
-    if fine.share < _NEARLY_ALL or fine.blocks < _MANY_BLOCKS or fine.bend > _STRAIGHT:
+    if fine.share < _NEARLY_ALL or fine.blocks < _MANY_BLOCKS or fine.bend > _MOVED:
         return replace(fine, matrix=used)
     # The same picture or one taken a moment later: a closer look halves the errors, but not what really moved.
     close = _measure(query, reference, fine.matrix, 2 * _FINE, None)

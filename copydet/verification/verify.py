@@ -18,7 +18,7 @@ from copydet.local_features.describe import QueryFeatures
 from copydet.verification.agreement import Agreement, Picture, measure_agreement
 from copydet.verification.correspond import correspond
 from copydet.verification.geometry import Geometry, fit_geometry
-from copydet.verification.outline import Matrix, Size, part_shown, polygon_area, shared_area
+from copydet.verification.outline import Matrix, Points, Size, part_shown, polygon_area, shared_area
 
 _BELIEVED, _SURE_INLIERS = 5, 8  # inliers that say where to look; from which on the view is not asked
 
@@ -58,7 +58,8 @@ class ReferenceSide:
 @dataclass(frozen=True)
 class Evidence:
     """What the two images share. `matrix` takes pixels of the query's picture to pixels of the reference's picture
-    of `reference_size`; overlaps are shares of the areas. `geometry` None: the view's own place was best.
+    of `reference_size`; overlaps are shares of the areas, `place_overlaps` those that the transform allows, of the
+    query and of the reference, whether or not all of it agrees. `geometry` None: the view's own place was best.
     """
 
     matrix: Matrix
@@ -67,6 +68,7 @@ class Evidence:
     agreement: Agreement | None
     query_overlap: float
     reference_overlap: float
+    place_overlaps: tuple[float, float]
 
 
 def verify(
@@ -118,15 +120,19 @@ def _worth(hypothesis: _Hypothesis) -> float:
 def _evidence(hypothesis: _Hypothesis, query_size: Size, size: Size) -> Evidence | None:
     """None where the images would share nothing."""
     matrix, geometry, agreement = hypothesis
-    if agreement is None or agreement.part is None:
-        in_query, in_reference = shared_area(matrix, query_size, size)
-    else:
-        in_query, in_reference = part_shown(matrix, query_size, agreement.part)
-    shares = [
+    place = _shares(shared_area(matrix, query_size, size), query_size, size)
+    seen = place
+    if agreement is not None and agreement.part is not None:
+        seen = _shares(part_shown(matrix, query_size, agreement.part), query_size, size)
+    return Evidence(matrix, size, geometry, agreement, *seen, place) if min(seen) > 0 else None
+
+
+def _shares(areas: tuple[Points, Points], query: Size, reference: Size) -> tuple[float, float]:
+    in_query, in_reference = (
         min(polygon_area(area) / (width * height), 1.0)
-        for area, (width, height) in ((in_query, query_size), (in_reference, size))
-    ]
-    return Evidence(matrix, size, geometry, agreement, *shares) if min(shares) > 0 else None
+        for area, (width, height) in zip(areas, (query, reference), strict=True)
+    )
+    return in_query, in_reference
 
 
 def _from_units(size: Size) -> Matrix:

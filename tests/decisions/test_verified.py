@@ -172,7 +172,8 @@ def test_a_plain_copy_is_sure_and_a_stranger_is_none(calibration: Calibration) -
 
 def test_the_shipped_model_wants_pixels_that_agree_and_features_that_fit() -> None:
     calibration = shipped()
-    similar = replace(COPY, agreement=0.45, agreeing=0.1, inliers=6, weight=3, error=0.006)
+    seen = {"agreement": 0.45, "agreeing": 0.1, "bend": 1.5, "in_place": 0.1}
+    similar = replace(COPY, inliers=6, weight=3, error=0.006, **seen)
     assert calibration.score_verified([similar]) < calibration.score_verified([COPY]) - 0.3
     assert calibration.score_verified([LOOK_ALIKES]) < 0.3
 
