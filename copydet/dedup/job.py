@@ -38,7 +38,7 @@ from copydet.store.locks import write_lock
 WORK, INDEX = "work", "index"
 
 # Lower than that of match. The shared thresholds were fitted on pairs that a search proposes, look-alikes among them;
-# of the pairs of a whole collection far more are copies, so that at .9 .98 of them are right (docs/dedup.md).
+# of the pairs of a whole collection far more are copies, so that at .9 .97 of them are right (docs/dedup.md).
 DEFAULT_PRECISION = 0.9
 _FORMAT = 1  # of what is in work/; another one is done again
 
