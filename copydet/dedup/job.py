@@ -85,6 +85,8 @@ def deduplicate(
     output = Path(output)
     specs = [str(each) for each in ([sources] if isinstance(sources, str | Path) else sources)]
     _check_folder(output)
+    if both := sorted({Path(spec).resolve() for spec in specs} & {Path(each).resolve() for each in against}):
+        raise UsageError(f"{both[0]} is named on both sides of --against: all of it would be dropped")
     atomic.make_folder(output / WORK)
     with write_lock(output):
         for folder in (output, output / WORK):
