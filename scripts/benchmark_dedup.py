@@ -296,6 +296,13 @@ def growth(rows: list[dict[str, Any]]) -> dict[str, float]:
     return exponents
 
 
+def cells(counted: dict[str, Any], levels: list[str]) -> str:
+    numbers = [counted[name] for name in ("precision", "recall", "f1", "f1 light")]
+    return " | ".join(
+        f"{number:.3f}" for number in [*numbers, *(counted["recall by level"][level] for level in levels)]
+    )
+
+
 def markdown(result: dict[str, Any]) -> str:
     """The tables for the documentation; a column named by a level is the recall of it."""
     machine = result["machine"]
@@ -307,18 +314,10 @@ def markdown(result: dict[str, Any]) -> str:
         "| ---: | --- |" + " ---: |" * (len(levels) + 7),
     ]
     for row in result["rows"]:
-        shown = [(row["contender"], row)]
-        shown += [("copydet, at its best threshold", {**row, **row["at best"]})] if "at best" in row else []
-        for name, of in shown:
-            numbers = [
-                of["precision"],
-                of["recall"],
-                of["f1"],
-                of["f1 light"],
-                *(of["recall by level"][level] for level in levels),
-            ]
-            cells = " | ".join(f"{number:.3f}" for number in [*numbers, of["purity"]])
-            lines.append(f"| {row['images']:,} | {name} | {cells} | {row['wall']:.0f} | {row['peak'] / 2**20:,.0f} |")
+        took = f"{row['purity']:.3f} | {row['wall']:.0f} | {row['peak'] / 2**20:,.0f}"
+        lines.append(f"| {row['images']:,} | {row['contender']} | {cells(row, levels)} | {took} |")
+        if "at best" in row:
+            lines.append(f"| | the same, at its best threshold | {cells(row['at best'], levels)} | | | |")
     lines += [
         "",
         *(f"{name}: time grows with images to the power of {value:.2f}" for name, value in result["growth"].items()),

@@ -39,7 +39,7 @@ from copydet.store.locks import write_lock
 WORK, INDEX = "work", "index"
 
 # Lower than that of match. The shared thresholds were fitted on pairs that a search proposes, look-alikes among them;
-# of the pairs of a whole collection far more are copies, so that at .9 .98 of them are right (docs/dedup.md).
+# of the pairs of a whole collection far more are copies, so that at .9 .97 of them are right (docs/dedup.md).
 DEFAULT_PRECISION = 0.9
 _FORMAT = 1  # of what is in work/; another one is done again
 
@@ -86,6 +86,8 @@ def deduplicate(
     output = Path(output)
     specs = [str(each) for each in ([sources] if isinstance(sources, str | Path) else sources)]
     _check_folder(output)
+    if both := sorted({Path(spec).resolve() for spec in specs} & {Path(each).resolve() for each in against}):
+        raise UsageError(f"{both[0]} is named on both sides of --against: all of it would be dropped")
     atomic.make_folder(output / WORK)
     with write_lock(output):
         for folder in (output, output / WORK):

@@ -35,7 +35,7 @@ _BANK_TILE = 1024
 _IN_BANK = 0.97  # the bank is stored in 8 bits: the same image comes out below 1
 _ROUNDING = 1e-4  # more than single precision can be off
 
-# Chosen on training images with planted copies (docs/dedup.md): of the edited copies that verification can confirm,
+# Chosen on training images with planted copies (scripts/benchmark_dedup.py): of the copies that verification confirms,
 # hardly one has fewer nearer neighbours or less similarity.
 LEAST_SIMILARITY = 0.2
 NEIGHBOURS = 16

@@ -35,7 +35,7 @@ from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, veri
 
 BLOCK = 16_384  # candidates judged in one checkpoint
 
-# Chosen on training images with planted copies (docs/dedup.md). Candidates below both are not verified.
+# Chosen on training images with planted copies (scripts/benchmark_dedup.py). Candidates below both are not verified.
 _SURE_SIMILARITY = 0.6
 _LIKELY_FEATURES = 3  # that are each other's nearest, with at least this cosine
 _LIKELY_COSINE = 0.7

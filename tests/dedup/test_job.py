@@ -251,6 +251,11 @@ def test_one_id_in_two_indexes_is_refused(tmp_path: Path, indexed: Index) -> Non
         deduplicate([indexed.path, tmp_path / "again.index"], tmp_path / "out")
 
 
+def test_a_collection_against_itself_is_refused(tmp_path: Path, indexed: Index) -> None:
+    with pytest.raises(UsageError, match="on both sides"):
+        deduplicate(indexed.path, tmp_path / "out", against=[indexed.path])
+
+
 def test_ignoring_everything_is_no_error(tmp_path: Path, indexed: Index) -> None:
     everything = Ignored(references=frozenset(lines_of(indexed)))
     done = deduplicate(indexed.path, tmp_path / "out", ignored=everything)

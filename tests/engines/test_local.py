@@ -526,3 +526,28 @@ def test_images_of_equal_bytes_are_described_once_and_have_the_rows_and_vectors_
         assert by_hash.setdefault(row["sha256"], known) == known
     assert len(by_hash) == 25
     assert all(known[0] is not None for known in by_hash.values() if known[2] == "ok")
+
+
+def test_a_resumed_run_knows_what_was_described_before_it_was_cut_off(
+    tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_BATCH", 8)
+    photos = draw_photos(tmp_path / "photos", 24)
+    for number in range(16):
+        shutil.copyfile(photos / f"{number:05}.jpg", photos / f"again-{number:02}.jpg")
+    # Listed first are the 24 photos, of which chunk 0 holds 16, then copies of those 16.
+
+    class CutOff(Counting):
+        def describe(self, pixels: Sequence[Pixels]) -> Vectors:
+            if self.described == 16 and pixels:
+                raise CopydetError("cut off")
+            return super().describe(pixels)
+
+    with pytest.raises(CopydetError, match="cut off"):
+        local.build(tmp_path / "index", [str(photos)], DESCRIPTOR, FLAT, CutOff(), workers=2)
+    assert len(list((tmp_path / "index" / "building").glob("chunk-*.parquet"))) >= 1
+    runtime = Counting()
+    local.build(tmp_path / "index", [str(photos)], DESCRIPTOR, FLAT, runtime, workers=2)
+    assert runtime.described == 8
+    local.build(tmp_path / "whole", [str(photos)], DESCRIPTOR, FLAT, ThumbnailRuntime(), workers=2)
+    assert contents(tmp_path / "index") == contents(tmp_path / "whole")
