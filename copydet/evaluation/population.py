@@ -7,7 +7,7 @@ most similar pairs are taken apart: one image becomes a reference, the other is 
     copies         every reference, edited by a chain of one strength (easy, medium, hard, extreme in turn); every
                    second one again, by one named edit (all that there are, in turn)
     look-alikes    each as it is; every second one edited, too
-    other views    every second reference, as if photographed again from a step aside (other_view.py)
+    other views    every sixth reference, as if photographed again from a step aside (other_view.py)
     no copies      every other image, as it is or edited, in turn
 
 Two photographs that are nearly the same pixel by pixel (a file listed twice, frames of a still camera) are neither a
@@ -38,7 +38,7 @@ from copydet.records import Image, Pixels, Vectors
 
 _POOL = 3  # times the images that are used
 _LOOK_ALIKES = 5  # one image in so many has one
-OTHER_VIEW, _OTHER_VIEWS = "other view", 2  # one reference in so many is photographed again
+OTHER_VIEW, _OTHER_VIEWS = "other view", 6  # one reference in so many is photographed again
 _KEPT = Resize("long_edge", 640)  # size in which images are kept for editing
 _OTHERS = 4  # pictures to paste onto and beside
 _BATCH = 64

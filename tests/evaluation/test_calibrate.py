@@ -47,7 +47,7 @@ def pairs(runtime: Runtime, pool_folder: Path) -> CalibrationPairs:
 def test_every_query_brings_what_the_matching_proposes(pairs: CalibrationPairs) -> None:
     assert pairs.references == 20
     asked = np.unique(pairs.query[~pairs.blind])
-    assert len(asked) == pairs.queries == 20 + 10 + 10 + 8 + 4 + 12
+    assert len(asked) == pairs.queries == 20 + 10 + 4 + 8 + 4 + 12
     per_query = np.bincount(pairs.query[~pairs.blind])
     assert per_query.min() >= 5, "ten by views, less nearly same pictures"
     assert per_query.max() <= 20, "and at most ten more by votes"
