@@ -76,8 +76,8 @@ class Difference:
 
 
 def difference(flags: ArrayLike, before: ArrayLike, seed: int = 0) -> Difference | None:
-    """How the share of true `flags` differs from that of `before`: a bootstrap interval and Fisher's exact test. Where a
-    share is 0 or 1 the interval is made of those of both shares (Newcombe 1998). None where one is empty.
+    """How the share of true `flags` differs from that of `before`: a bootstrap interval and Fisher's exact test. Where
+    a share is 0 or 1 the interval is made of those of both shares (Newcombe 1998). None where one is empty.
     """
     first, second = np.asarray(flags, bool), np.asarray(before, bool)
     if not (len(first) and len(second)):
