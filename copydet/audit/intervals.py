@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
 _DRAWS = 2000
-_BLOCK = 1 << 24  # numbers drawn at once
+_BLOCK = 1 << 20  # numbers drawn at once
 
 Measure = Callable[[NDArray[Any]], NDArray[Any]]  # [draws, n] -> [draws]
 
