@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
 _DRAWS = 2000
-_BLOCK = 1 << 24  # numbers drawn at once
+_BLOCK = 1 << 20  # numbers drawn at once
 
 Measure = Callable[[NDArray[Any]], NDArray[Any]]  # [draws, n] -> [draws]
 
@@ -76,8 +76,8 @@ class Difference:
 
 
 def difference(flags: ArrayLike, before: ArrayLike, seed: int = 0) -> Difference | None:
-    """How the share of true `flags` differs from that of `before`: a bootstrap interval and Fisher's exact test. None
-    where one is empty.
+    """How the share of true `flags` differs from that of `before`: a bootstrap interval and Fisher's exact test. Where
+    a share is 0 or 1 the interval is made of those of both shares (Newcombe 1998). None where one is empty.
     """
     first, second = np.asarray(flags, bool), np.asarray(before, bool)
     if not (len(first) and len(second)):
@@ -87,6 +87,10 @@ def difference(flags: ArrayLike, before: ArrayLike, seed: int = 0) -> Difference
     rng = np.random.default_rng(seed)
     drawn = [rng.binomial(len(each), each.mean(), _DRAWS) / len(each) for each in (first, second)]
     low, high = np.quantile(drawn[0] - drawn[1], _tails())
+    both = share(first, seed), share(second, seed)
+    if both[0] and both[1] and not all(0 < each.value < 1 for each in both if each):
+        low = both[0].value - both[1].value - np.hypot(both[0].value - both[0].low, both[1].high - both[1].value)
+        high = both[0].value - both[1].value + np.hypot(both[0].high - both[0].value, both[1].value - both[1].low)
     table = [[int(each.sum()), int((~each).sum())] for each in (first, second)]
     return Difference(float(first.mean() - second.mean()), float(low), float(high), float(fisher_exact(table)[1]))
 

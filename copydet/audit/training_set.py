@@ -26,7 +26,8 @@ Place = tuple[int, int]  # shard, row
 # Copies of one file have one descriptor; so do pictures that differ in a few bits. What was saved again differs more.
 SAME = 0.999
 _MOST_ASKED = 2048  # nearest training images that are looked through for distinct ones
-_KEPT_BYTES = 96 << 20  # of training pictures in memory
+_KEPT_BYTES = 32 << 20  # of training pictures in memory
+_HITS = 1 << 16  # neighbours that are asked for at once
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,22 @@ class TrainingSet:
     def nearest(self, vectors: Vectors, k: int) -> Candidates:
         """The `k` training images nearest to each of `vectors`, by whole image, best first."""
         found, k = self.references, max(1, min(k, len(self)))
-        return retrieve(
-            found.shards,
-            vectors,
-            k,
-            nprobe=found.nprobe or None,
-            candidates=max(found.candidates, k),
-            selected=found.selected,
+        step, parts = max(1, _HITS // k), []
+        for start in range(0, max(1, len(vectors)), step):
+            parts.append(
+                retrieve(
+                    found.shards,
+                    vectors[start : start + step],
+                    k,
+                    nprobe=found.nprobe or None,
+                    candidates=max(found.candidates, k),
+                    selected=found.selected,
+                )
+            )
+        shard, row, similarity = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("shard", "row", "similarity")
         )
+        return Candidates(shard, row, similarity)
 
     def distinct(self, vectors: Vectors, k: int, below: float = np.inf) -> list[list[tuple[Place, float]]]:
         """As `nearest`, with the similarity, but of repeats of one image only the first, and only images whose

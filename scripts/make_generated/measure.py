@@ -11,28 +11,41 @@ import argparse
 import csv
 import json
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from scipy.stats import spearmanr
 
-from copydet.audit.near_pixel import NEAR, tile_distance
-from copydet.audit.run import Audit, AuditSettings, audit
+from copydet.audit.chance import SAMPLE, nearest_others
+from copydet.audit.near_pixel import NEAR
+from copydet.audit.run import AuditSettings, audit
 from copydet.audit.summary import are_copies, floats
+from copydet.audit.training_set import TrainingSet
 from copydet.images.originals import Originals
 from copydet.index import Index
-from copydet.progress import show
+from copydet.progress import Silent, show
 from copydet.reports.audit_page import write_page
 from copydet.reports.plots import Bar, bars, curve, histogram, standalone
+
+
+@dataclass(frozen=True)
+class Done:
+    """An audit as its files have it."""
+
+    rows: pa.Table
+    numbers: dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE")
     parser.add_argument("--output", type=Path, metavar="DIR", help="instead of the configuration's")
-    parser.add_argument("--precision", type=float, default=0.99, help="of the verdicts (default: 0.99)")
+    parser.add_argument("--precision", type=float, default=0.9, help="of the verdicts (default: 0.9)")
     arguments = parser.parse_args()
     config = tomllib.loads(arguments.config.read_text(encoding="utf-8"))
     output = arguments.output or Path(config["output"])
@@ -51,7 +64,8 @@ def main() -> None:
         **{name: against_chance(done[name]) for name in ("generated", "held-out", "unseen")},
     }
     (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    plot(output, done, results)
+    chance, _ = nearest_others(TrainingSet(seen.for_jobs()[0]), SAMPLE, 0, Silent())
+    plot(output, done, results, chance)
     print(json.dumps(results, indent=1))
 
 
@@ -63,17 +77,19 @@ def build(listed: Path) -> Index:
         return Index.build(listed, path, progress=progress)
 
 
-def run(output: Path, name: str, index: Index, precision: float, folder: str = "") -> Audit:
+def run(output: Path, name: str, index: Index, precision: float, folder: str = "") -> Done:
+    """The audit of OUTPUT/name.csv, made unless it is there."""
     where = output / f"audit-{folder or name}"
-    with show(f"auditing {where.name}", None) as progress:
-        done = audit(output / f"{name}.csv", index, where, AuditSettings(precision=precision), progress=progress)
-    write_page(where / "report.html", done.found, done.numbers, Originals().read)
-    return done
+    if not (where / "report.html").exists():
+        with show(f"auditing {where.name}", None) as progress:
+            made = audit(output / f"{name}.csv", index, where, AuditSettings(precision=precision), progress=progress)
+        write_page(where / "report.html", made.found, made.numbers, Originals().read)
+    return Done(pq.read_table(where / "audit.parquet"), json.loads((where / "audit.json").read_text()))
 
 
-def replicas(output: Path, done: Audit) -> dict[str, Any]:
+def replicas(output: Path, done: Done) -> dict[str, Any]:
     """How well verdicts and near-pixel flags find the generations that are near any training picture."""
-    rows, numbers = done.found.rows, done.numbers
+    rows, numbers = done.rows, done.numbers
     pictures = training(output)
     truth = np.array([nearest(read(Path(uri)), pictures) <= NEAR for uri in rows["uri"].to_pylist()])
     scores = floats(rows, "score")
@@ -91,52 +107,55 @@ def replicas(output: Path, done: Audit) -> dict[str, Any]:
 
 
 def training(output: Path) -> np.ndarray:
-    """Distinct training pictures uint8 [n, size, size, 3]."""
+    """Distinct training pictures as `nearest` wants them."""
     with (output / "training.csv").open(newline="") as file:
         names = [row["path"] for row in csv.DictReader(file) if "-again-" not in row["path"]]
-    return np.stack([read(output / name) for name in names])
+    pictures = np.stack([read(output / name) for name in names]).astype(np.float32) / 255
+    side = pictures.shape[1] // 4
+    return pictures.reshape(len(pictures), 4, side, 4, side, 3)
 
 
 def nearest(picture: np.ndarray, others: np.ndarray) -> float:
-    """The least tile distance to any of `others`: all tiles at once, then the exact distance of the best."""
-    side = picture.shape[0] // 4
-    square = ((others.astype(np.float32) - picture.astype(np.float32)) / 255) ** 2
-    parts = square.reshape(len(others), 4, side, 4, side, 3).mean(axis=(2, 4, 5))
-    return tile_distance(picture, others[int(parts.max(axis=(1, 2)).argmin())])
+    """The least tile distance to any of `others`, float32 [n, 4, side, 4, side, 3] of values from 0 to 1."""
+    difference = others - (picture.astype(np.float32) / 255).reshape(others.shape[1:])
+    tiles = np.einsum("natbuc,natbuc->nab", difference, difference) / (others[0].size / 16)
+    return float(np.sqrt(tiles.max(axis=(1, 2)).min()))
 
 
 def read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def by_repeats(done: Audit) -> dict[str, Any]:
+def by_repeats(done: Done) -> dict[str, Any]:
     """The share of copies among generations of repeated photos' prompts and of shared ones, and who was copied."""
-    copies, kinds = are_copies(done.found.rows), np.array(done.found.rows["kind"].to_pylist())
+    copies, kinds = are_copies(done.rows), np.array(done.rows["kind"].to_pylist())
     shares = {str(kind): float(copies[kinds == kind].mean()) for kind in np.unique(kinds)}
     return {"share_by_kind": shares, "duplication": done.numbers["duplication"]}
 
 
-def translation(done: Audit) -> dict[str, Any]:
+def translation(done: Done) -> dict[str, Any]:
     """Whether the audit puts strengths in their order: medians over all photos, and photo by photo."""
-    rows = done.found.rows
-    strengths, similarity = floats(rows, "strength"), floats(rows, "nearest_similarity")
-    steps, copies = np.unique(strengths), are_copies(rows)
-    origins = np.array(rows["origin"].to_pylist())
-    right = np.array([str(a) == str(b) for a, b in zip(rows["nearest_id"].to_pylist(), origins, strict=True)])
-    each = [spearmanr(-strengths[origins == origin], similarity[origins == origin])[0] for origin in np.unique(origins)]
-    medians = [float(np.median(similarity[strengths == step])) for step in steps]
-    return {
+    rows = done.rows
+    strengths, copies = floats(rows, "strength"), are_copies(rows)
+    steps, origins = np.unique(strengths), np.array(rows["origin"].to_pylist())
+    found: dict[str, Any] = {
         "strengths": steps.tolist(),
-        "similarity_median": medians,
         "share_copy": [float(copies[strengths == step].mean()) for step in steps],
-        "share_nearest_is_origin": [float(right[strengths == step].mean()) for step in steps],
-        "spearman_of_all": float(spearmanr(-strengths, similarity)[0]),
-        "spearman_of_medians": float(spearmanr(-steps, medians)[0]),
-        "spearman_photo_by_photo_mean": float(np.mean(each)),
     }
+    for name, sign in (("score", 1), ("nearest_similarity", 1), ("tile_distance", -1)):
+        values = floats(rows, name)
+        medians = [float(np.median(values[strengths == step])) for step in steps]
+        one = [spearmanr(-strengths[origins == each], sign * values[origins == each])[0] for each in np.unique(origins)]
+        found[name] = {
+            "medians": medians,
+            "spearman": float(spearmanr(-strengths, sign * values)[0]),
+            "spearman_of_medians": float(spearmanr(-steps, sign * np.array(medians))[0]),
+            "spearman_photo_by_photo_mean": float(np.mean(one)),
+        }
+    return found
 
 
-def against_chance(done: Audit) -> dict[str, Any]:
+def against_chance(done: Done) -> dict[str, Any]:
     numbers = done.numbers
     return {
         "share_copy": numbers["share_copy"],
@@ -147,14 +166,14 @@ def against_chance(done: Audit) -> dict[str, Any]:
     }
 
 
-def plot(output: Path, done: dict[str, Audit], results: dict[str, Any]) -> None:
+def plot(output: Path, done: dict[str, Done], results: dict[str, Any], chance: np.ndarray) -> None:
     generated = done["generated"]
     drawn = {
         "similarity": histogram(
             "Similarity to the nearest training picture",
             [
-                ("generations", floats(generated.found.rows, "nearest_similarity")),
-                ("training pictures among themselves", generated.found.chance.similarity),
+                ("generations", floats(generated.rows, "nearest_similarity")),
+                ("training pictures among themselves", chance),
             ],
             (0, 1),
             "similarity of whole pictures",

@@ -66,6 +66,14 @@ def test_a_difference_is_significant_where_there_is_one() -> None:
     assert none.low < 0 < none.high
 
 
+def test_two_shares_of_none_differ_by_an_interval_that_has_a_width() -> None:
+    found = intervals.difference([False] * 100, [False] * 50)
+    assert found is not None
+    assert (found.value, found.p_value) == (0, 1)
+    assert -0.08 < found.low < -0.02
+    assert 0.02 < found.high < 0.05
+
+
 def test_distributions_are_compared_by_the_test_of_kolmogorov_and_smirnov() -> None:
     rng = np.random.default_rng(3)
     first, second = rng.normal(1, 1, 400), rng.normal(0, 1, 300)
