@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 TARGETS = (0.9, 0.95, 0.99)
-BATCH, SINGLE, ROUNDS, ADDED = 1000, 100, 5, 1000
+BATCH, SINGLE, ROUNDS, ADDED = 1000, 100, 3, 1000
 DESCRIPTOR = "small"
 MIB = 2**20
 
