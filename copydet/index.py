@@ -69,7 +69,6 @@ class Index:
 
     def _show(self, snapshot: Snapshot, held: object = None) -> None:
         held = held or snapshots.hold(self.path, snapshot)
-        verify_small(self.path, snapshot)
         self.snapshot = snapshot
         dimension = self.descriptor.dimension
         self._shards = tuple(open_shard(self.path, entry, dimension, held) for entry in snapshot.shards)
@@ -153,6 +152,7 @@ class Index:
         """
         path = Path(path)
         snapshot, held = snapshots.hold_current(path)
+        verify_small(path, snapshot)
         return cls(path, snapshot, _descriptor_of(path, snapshot, descriptor), device, held)
 
     def add(

@@ -33,7 +33,6 @@ from copydet.shards.quantiser import check_factory, read_quantiser, sample_vecto
 from copydet.shards.recipe import Recipe, auto_local_features, choose_recipe, parse_recipe, recipe_fields
 from copydet.shards.staging import Chunk
 from copydet.store import atomic, snapshots
-from copydet.store.check import verify_small
 from copydet.store.hashing import hash_bytes, hash_file
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import DescriptorEntry, FileEntry, ShardEntry, Snapshot
@@ -97,7 +96,6 @@ def add(
     _check_sources(job)
     with write_lock(index, wait_seconds):
         base = snapshots.read_current(index)
-        verify_small(index, base)
         check_descriptor(index, base, descriptor)
         job = replace(job, recipe=recipe_of(index, base))
         if staging.was_committed(job.building, _plan(job), base):

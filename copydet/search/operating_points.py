@@ -21,6 +21,7 @@ from copydet.search.retrieve import Candidates, SearchableShard, retrieve
 NEIGHBOURS = 10  # of exact search that are to be found: what match verifies
 _CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000)
 _PAGE = 4096
+_NO_GAIN = 0.002  # of recall
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,22 @@ def find_points(
         for shard, mask in zip(shards, selected, strict=True)
     )
     lists = max((_lists(shard.codes) for shard in shards), default=0)
-    steps = [(nprobe, candidates) for nprobe in _steps(lists) for candidates in _CANDIDATES]
+    probes, counts = _steps(lists), list(_CANDIDATES)
     if images <= retrieval._SCAN_ROWS:  # codes are not looked at: what would do for them shows when there are more
-        steps = steps[-1:]
+        probes, counts = probes[-1:], counts[-1:]
     measured: list[OperatingPoint] = []
-    for nprobe, candidates in steps:
-        if measured and measured[-1].nprobe == nprobe and measured[-1].recall >= max(targets):
-            continue
-        found = retrieve(shards, queries, candidates, nprobe=nprobe or None, candidates=candidates, selected=selected)
-        measured.append(OperatingPoint(nprobe, candidates, _recall(truth, found), len(queries), images))
-        if measured[-1].recall >= max(targets) and candidates == _CANDIDATES[0]:
+    for nprobe in probes:
+        before = 0.0
+        for candidates in counts:
+            found = retrieve(
+                shards, queries, candidates, nprobe=nprobe or None, candidates=candidates, selected=selected
+            )
+            recall = _recall(truth, found)
+            measured.append(OperatingPoint(nprobe, candidates, recall, len(queries), images))
+            if recall >= max(targets) or recall - before < _NO_GAIN:
+                break  # what is missing lies in other lists
+            before = recall
+        if measured[-1].recall >= max(targets) and measured[-1].candidates == counts[0]:
             break  # more lists can only cost more
     measured.sort(key=lambda point: (_bytes_read(shards, point.nprobe, point.candidates), point.nprobe))
     reached = {target: [point for point in measured if point.recall >= target] for target in targets}

@@ -1,6 +1,5 @@
 """The trained part of a FAISS index: trained once on a sample of all images and shared by the shards."""
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from copydet.errors import CopydetError, UsageError
 from copydet.records import StoredVectors, Vectors
+from copydet.shards.codes import write_exact
 from copydet.shards.recipe import Recipe
 from copydet.shards.staging import Chunk
 from copydet.store.hashing import hash_bytes
@@ -99,7 +99,7 @@ def write_codes(path: Path, trained: NDArray[np.uint8] | None, vectors: StoredVe
     Vectors are read in blocks; memory is that of the codes, and nothing worth naming for exact ones.
     """
     if trained is None:
-        _write_exact(path, _blocks(vectors), *vectors.shape)
+        write_exact(path, _blocks(vectors), *vectors.shape)
     else:
         faiss.write_index(make_codes(trained, vectors), str(path))
 
@@ -114,20 +114,6 @@ def make_codes(trained: NDArray[np.uint8] | None, vectors: StoredVectors) -> Any
 
 def _blocks(vectors: StoredVectors) -> Iterator[Vectors]:
     return (vectors[start : start + _BLOCK].astype(np.float32) for start in range(0, len(vectors), _BLOCK))
-
-
-def _write_exact(path: Path, blocks: Iterator[Vectors], count: int, dimension: int) -> None:
-    """What FAISS writes for IndexFlatIP, without holding all vectors: a head with two counts, then the float32 vectors.
-
-    The head is FAISS's own of an empty index: 4 bytes of type, int32 dimension, int64 vectors, ..., int64 floats.
-    """
-    head = bytearray(faiss.serialize_index(faiss.IndexFlatIP(dimension)).tobytes())
-    struct.pack_into("<q", head, 8, count)
-    struct.pack_into("<q", head, len(head) - 8, count * dimension)
-    with open(path, "wb") as file:
-        file.write(head)
-        for block in blocks:
-            file.write(block.tobytes())
 
 
 @contextmanager

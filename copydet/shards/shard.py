@@ -8,7 +8,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from copydet.errors import CopydetError, UsageError
 from copydet.local_features.describe import CODEC, RECORD_BYTES
 from copydet.records import StoredVectors
+from copydet.shards.codes import read_codes
 from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, map_local
 from copydet.store.snapshots import LocalEntry, ShardEntry, check_file, shard_folder
 
@@ -98,7 +98,7 @@ def open_shard(index: Path, entry: ShardEntry, dimension: int, held: object = No
         folder=folder,
         images=entry.images,
         described=entry.described,
-        codes=_read_codes(paths[CODES], entry, dimension),
+        codes=read_codes(paths[CODES], entry, dimension),
         descriptors=_map(paths[DESCRIPTORS], entry.described, dimension),
         images_hash=entry.files[IMAGES].xxh3,
         local_codec=entry.local.codec if entry.local else None,
@@ -133,21 +133,6 @@ def _map(path: Path, rows: int, dimension: int) -> StoredVectors:
     if rows == 0:  # an empty file can't be mapped
         return np.empty((0, dimension), np.float16)
     return np.memmap(path, np.float16, mode="r", shape=(rows, dimension))
-
-
-def _read_codes(path: Path, entry: ShardEntry, dimension: int) -> Any:
-    # IO_FLAG_MMAP_IFC maps flat and inverted-list codes, but reads fast-scan codes twice: those are read plainly.
-    flags = 0 if "fs" in entry.codes else faiss.IO_FLAG_MMAP_IFC
-    try:
-        codes = faiss.read_index(str(path), flags)
-    except (RuntimeError, MemoryError) as error:
-        raise CopydetError(f"{path} is damaged: FAISS cannot read it") from error
-    if (codes.d, codes.ntotal, codes.metric_type) != (dimension, entry.described, faiss.METRIC_INNER_PRODUCT):
-        raise CopydetError(
-            f"{path} does not belong to this shard: it holds {codes.ntotal:,} codes of {codes.d} numbers "
-            f"instead of {entry.described:,} of {dimension}"
-        )
-    return codes
 
 
 # The caches below are keyed by content hash too: a folder can be deleted and built anew within one process.
