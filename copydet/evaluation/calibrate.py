@@ -218,7 +218,8 @@ def held_out_scores(pairs: CalibrationPairs) -> NDArray[np.float64]:
 
     Thresholds and reliability come from these: the model's own pairs would flatter it.
     """
-    fold = np.random.default_rng(0).permutation(int(pairs.query.max()) + 1)[pairs.query] % _FOLDS
+    # Not the generator that shuffled the population: it would undo that, and what was made alike would share a fold.
+    fold = np.random.default_rng([_FOLDS, 1]).permutation(int(pairs.query.max()) + 1)[pairs.query] % _FOLDS
     scores = np.zeros(len(fold))
     for number in range(_FOLDS):
         models, rows = _fit_models(pairs, fold != number), np.flatnonzero(fold == number)
