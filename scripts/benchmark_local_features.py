@@ -17,14 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from copydet.cli.process import prepare_process
 
 prepare_process()
 
 import cv2  # noqa: E402  (after the process is prepared)
 import faiss  # noqa: E402
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from copydet.descriptors.registry import load_descriptor  # noqa: E402

@@ -19,14 +19,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from copydet.cli.process import prepare_process
 
 prepare_process()
 
 import cv2  # noqa: E402  (after the process is prepared)
 import faiss  # noqa: E402
+import numpy as np  # noqa: E402
 
 from copydet.evaluation.benchmark_folders import Benchmark, query_id, read_benchmark  # noqa: E402
 from copydet.evaluation.ground_truth import plain_id  # noqa: E402
