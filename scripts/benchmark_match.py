@@ -128,7 +128,7 @@ def _pdq(benchmark: Benchmark) -> list[Row]:
     import pdqhash
 
     def hashes(source: str) -> tuple[list[str], np.ndarray]:
-        named = [(name, pdqhash.compute(grey)[0]) for name, grey in _images(source, 512)]
+        named = [(name, pdqhash.compute(np.dstack([grey] * 3))[0]) for name, grey in _images(source, 512)]
         return [name for name, _ in named], np.packbits(np.array([bits for _, bits in named], np.uint8), axis=1)
 
     references, stored = hashes(benchmark.reference_source)
