@@ -1,17 +1,20 @@
 """Settings that only the process that starts can make; `copydet doctor` prints what is in force.
 
-Three things make copydet on CPU several times slower out of the box. glibc hands every large tensor back to the kernel
-when it is freed and takes it again at the next layer: half of torch's time goes into page faults. OpenMP threads spin
-while they wait, which starves the decoding threads that share the cores. And OpenBLAS divides NumPy's products, which
-are small and many here, among threads that only wait for each other. All are set here, before a heavy library loads;
-whoever set one of the variables himself keeps his value. Python programs that use copydet as a library can call
-`prepare_process` first thing.
+Four things make copydet on CPU slower out of the box, most of them several times. glibc hands every large tensor back
+to the kernel when it is freed and takes it again at the next layer: half of torch's time goes into page faults. OpenMP
+threads spin while they wait, which starves the decoding threads that share the cores. OpenBLAS divides NumPy's
+products, which are small and many here, among threads that only wait for each other. And Python's threads, whose calls
+are as small, wait up to 5 ms for each other's turn, which costs a tenth of indexing. All are set here, before a heavy
+library loads; whoever set one of the variables himself keeps his value. Python programs that use copydet as a library
+can call `prepare_process` first thing.
 """
 
 import os
+import sys
 
 OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 BLAS = {"OPENBLAS_NUM_THREADS": "1"}
+TURN_SECONDS = 0.0002  # Python's own is 0.005
 
 # glibc's M_* numbers (malloc.h). The variables would act the same but are read before Python runs: hence mallopt.
 MALLOC = {
@@ -23,7 +26,8 @@ MALLOC = {
 
 def prepare_process() -> dict[str, str]:
     """Make the settings above where the user has not; return each by name with its value or why it is not set."""
-    made = {}
+    sys.setswitchinterval(TURN_SECONDS)
+    made = {"sys.setswitchinterval": f"{sys.getswitchinterval():g}"}
     for name, value in (OPENMP | BLAS).items():
         made[name] = os.environ.setdefault(name, value)
     for name, (number, amount) in MALLOC.items():
