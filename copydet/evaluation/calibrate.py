@@ -89,7 +89,8 @@ def population(pairs: CalibrationPairs, sources: Sequence[str]) -> str:
     return (
         f"pairs that a search of {pairs.references:,} references proposes for {pairs.queries:,} queries, of which "
         "somewhat more than half are copies of one of them, edited in equal parts easy, medium, hard and extreme, and "
-        f"a fifth look-alikes; images of {', '.join(Path(source).name for source in sources)}"
+        "a fifth look-alikes, a twentieth second photographs of a reference; images of "
+        + ", ".join(Path(source).name for source in sources)
     )
 
 

@@ -65,7 +65,7 @@ def test_a_third_of_the_queries_is_asked_again_without_pixels(pairs: Calibration
     assert len(again) == -(-pairs.queries // 3)
     compared = np.array([numbers.compared for numbers in pairs.numbers])
     assert not compared[pairs.blind].any()
-    assert compared[~pairs.blind].mean() > 0.5
+    assert compared[~pairs.blind].mean() > 0.25, "where features or a likely view say where to look"
 
 
 def test_the_two_models_keep_their_word_on_queries_that_were_held_out(pairs: CalibrationPairs) -> None:
@@ -123,7 +123,7 @@ def test_too_few_images_are_refused(runtime: Runtime, benchmark_folder: Path) ->
 
 def test_the_population_is_said_in_words(pairs: CalibrationPairs) -> None:
     assert population(pairs, ["photos/shard-{000..010}.tar"]).startswith(
-        "pairs that a search of 20 references proposes for 54 queries"
+        "pairs that a search of 20 references proposes for 58 queries"
     )
 
 
