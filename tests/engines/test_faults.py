@@ -138,7 +138,7 @@ def kill(stages: Stages) -> Iterator[Callable[[str, Path, float], str]]:
 
 
 @pytest.mark.parametrize("change", ORDER)
-@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_killed_at_random_instants(
     stages: Stages, kill: Callable[[str, Path, float], str], tmp_path: Path, change: str, kills: int
 ) -> None:
