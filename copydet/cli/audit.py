@@ -88,7 +88,6 @@ def command(
 
     \b
     Example:
-      copydet index training/ --index train.index
       copydet audit generated/ --index train.index --output audit
       copydet audit generated/ --index train.index --output audit --gate "share_copy < 0.01"
     """
