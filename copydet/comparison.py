@@ -13,7 +13,7 @@ from copydet.images.queries import Query, list_queries
 from copydet.images.resize import Resize, resize_pixels
 from copydet.local_features.describe import LOCAL_EDGE, QUERY_EDGE, describe_local
 from copydet.matching import OpenDescriptor, is_guessed, judge
-from copydet.pairs import Pair, PreparedQuery, prepare, verify_pair
+from copydet.pairs import Asked, Pair, PreparedQuery, prepare, verify_pairs
 from copydet.records import ImageRow, Match, Pixels, Vectors
 from copydet.search.candidates import Candidate
 from copydet.search.retrieve import exact_similarity
@@ -124,4 +124,4 @@ def _pair(query: _Side, reference: _Side, opened: OpenDescriptor) -> Pair:
     normalised = similarity - background_similarity(query.vectors, opened.bank)
     best = int((normalised - cost).argmax())
     candidate = Candidate(0, 0, best, float(similarity[best]), float(normalised[best]), 0.0)
-    return verify_pair(query.query, query.row, candidate, reference.row, lambda: reference.reference)
+    return verify_pairs(query.query, query.row, [Asked(candidate, reference.row, reference.reference)])[0]

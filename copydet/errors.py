@@ -46,3 +46,6 @@ class ImageProblem(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+    def __reduce__(self) -> tuple[type["ImageProblem"], tuple[str, str]]:
+        return ImageProblem, (self.status, self.message)  # Exception's own would call it with the message alone

@@ -28,7 +28,7 @@ from copydet.images.loader import Also, load
 from copydet.images.resize import Resize
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import QUERY_EDGE
-from copydet.pairs import Pair, PreparedQuery, prepare, verify_pair
+from copydet.pairs import Asked, Pair, PreparedQuery, prepare, verify_pairs
 from copydet.progress import Progress, Silent
 from copydet.records import Batch, Described, Image, ImageRow, Match, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose
@@ -40,8 +40,10 @@ from copydet.search.votes import NO_VOTES, LocalLists, Voted
 from copydet.shards.local import join_local
 from copydet.shards.shard import Shard
 from copydet.verification.references import ReferenceReader
+from copydet.workers import Workers
 
 _LOOKED_AT = 6  # candidates of a query whose pixels are compared without local features that say where
+_TOGETHER = 10  # candidates of a query that one process verifies
 _EACH_ROAD = 10  # candidates that views and votes may propose, or more where more are asked for
 
 
@@ -169,14 +171,16 @@ def find_pairs(
     describe = opened.runtime.describe
     local = options.verify or options.votes
     work = partial(prepare, resize=opened.descriptor.resize, level=options.views, local=local)
-    batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work))
+    threads = options.workers or usable_cpus()
+    processes = Workers(threads)
+    batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work), processes)
 
     def found() -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
-        with closing(batches), ThreadPoolExecutor(options.workers or usable_cpus()) as pool:
+        with processes, closing(batches), ThreadPoolExecutor(threads) as pool:
             for batch in batches:
                 both = zip(batch.pixels, batch.also, strict=True)
                 vectors = describe([each for whole, also in both for each in (whole, *also.pixels)])
-                yield from _pairs(batch, vectors, references, opened, options, reader, pool)
+                yield from _pairs(batch, vectors, references, opened, options, reader, pool, processes)
                 progress.advance(len(batch.rows))
 
     return found()
@@ -200,11 +204,21 @@ def _say_if_guessed(opened: OpenDescriptor, progress: Progress, *, verified: boo
 
 
 def _load(
-    images: Iterable[Image], opened: OpenDescriptor, options: MatchOptions, also: Also | None = None
+    images: Iterable[Image],
+    opened: OpenDescriptor,
+    options: MatchOptions,
+    also: Also | None = None,
+    processes: Workers | None = None,
 ) -> Generator[Batch, None, None]:
-    workers = options.workers or usable_cpus()
-    resize, size = opened.descriptor.resize, options.batch_size
-    loaded: Any = load(images, resize, batch_size=size, workers=workers, limits=options.limits, also=also)
+    loaded: Any = load(
+        images,
+        opened.descriptor.resize,
+        batch_size=options.batch_size,
+        workers=options.workers or usable_cpus(),
+        limits=options.limits,
+        also=also,
+        processes=processes,
+    )
     return cast("Generator[Batch, None, None]", loaded)  # closing it ends its threads
 
 
@@ -216,6 +230,7 @@ def _pairs(
     options: MatchOptions,
     reader: ReferenceReader | None,
     pool: ThreadPoolExecutor,
+    processes: Workers,
 ) -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
     prepared: tuple[PreparedQuery, ...] = batch.also
     count = max(options.top_k, _EACH_ROAD)
@@ -229,18 +244,25 @@ def _pairs(
     candidates = _candidates(references, vectors, opened, [each.views for each in prepared], voted, count)
     known = look_up(references.shards, candidates)
 
-    def check(asked: tuple[int, int]) -> Pair:
-        line, place = asked
-        candidate = candidates[line][place]
-        row, reference = batch.rows[batch.ok[line]], known[candidate.shard, candidate.row]
-        read = partial(reader.read, candidate.shard, candidate.row, reference) if reader else None
-        return verify_pair(prepared[line], row, candidate, reference, read, place in looked_at[line])
+    def check(asked: tuple[int, range]) -> list[Pair]:
+        line, places = asked
+        near = _nearest(candidates[line], prepared[line].views)
+        wanted = []
+        for place in places:
+            candidate = candidates[line][place]
+            reference = known[candidate.shard, candidate.row]
+            side = reader.read(candidate.shard, candidate.row, reference) if reader else None
+            wanted.append(Asked(candidate, reference, side, place in near))
+        return processes.run(verify_pairs, prepared[line].described(), batch.rows[batch.ok[line]], wanted)
 
-    looked_at = [_nearest(each, query.views) for each, query in zip(candidates, prepared, strict=True)]
-    checks = [(line, place) for line, each in enumerate(candidates) for place in range(len(each))]
+    checks = [
+        (line, range(start, min(start + _TOGETHER, len(each))))
+        for line, each in enumerate(candidates)
+        for start in range(0, len(each), _TOGETHER)
+    ]
     pairs: dict[int, list[Pair]] = {number: [] for number in range(len(batch.rows))}
-    for (line, _), pair in zip(checks, pool.map(check, checks), strict=True):
-        pairs[batch.ok[line]].append(pair)
+    for (line, _), some in zip(checks, pool.map(check, checks), strict=True):
+        pairs[batch.ok[line]] += some
     yield from ((row, tuple(pairs[number])) for number, row in enumerate(batch.rows))
 
 
@@ -290,7 +312,10 @@ def _pairs_of_vectors(
             known, proposed = look_up(references.shards, candidates), dict(zip(batch.ok, candidates, strict=True))
             for number, row in enumerate(batch.rows):
                 found = proposed.get(number, [])
-                yield row, tuple(verify_pair(whole, row, each, known[each.shard, each.row], None) for each in found)
+                yield (
+                    row,
+                    tuple(verify_pairs(whole, row, [Asked(each, known[each.shard, each.row], None) for each in found])),
+                )
             progress.advance(len(batch.rows))
 
 

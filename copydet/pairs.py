@@ -1,7 +1,7 @@
 """One query and one reference: what a query is prepared for, and all that is known of a pair once it was verified."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from copydet.decisions.pair import PairNumbers, pair_numbers
 from copydet.images.resize import Resize, resize_pixels
@@ -23,6 +23,10 @@ class PreparedQuery:
     sizes: tuple[Size, ...]
     pixels: tuple[Pixels, ...]
     side: QuerySide | None
+
+    def described(self) -> "PreparedQuery":
+        """It without the pixels of its views, which no one needs again."""
+        return replace(self, pixels=())
 
     @property
     def nbytes(self) -> int:
@@ -52,26 +56,34 @@ def prepare(pixels: Pixels, resize: Resize, level: ViewLevel, local: bool) -> Pr
     return PreparedQuery(places, tuple(view.pixels.shape[1::-1] for view in views), resized, side)
 
 
-def verify_pair(
-    query: PreparedQuery,
-    row: ImageRow,
-    candidate: Candidate,
-    reference: ImageRow,
-    read: Callable[[], ReferenceSide] | None,
-    look: bool = True,
-) -> Pair:
-    """All that is known of a query and a candidate; it is verified if there is a way to `read` the reference.
+@dataclass(frozen=True)
+class Asked:
+    """A candidate to verify: what its row and its shard say of the reference (`side` None: it is not verified).
 
     `look`: also where the view that found the candidate has it, not only where local features do.
     """
+
+    candidate: Candidate
+    reference: ImageRow
+    side: ReferenceSide | None
+    look: bool = True
+
+
+def verify_pairs(query: PreparedQuery, row: ImageRow, asked: Sequence[Asked]) -> list[Pair]:
+    """All that is known of a query and each of some candidates."""
+    return [_verify_pair(query, row, each) for each in asked]
+
+
+def _verify_pair(query: PreparedQuery, row: ImageRow, asked: Asked) -> Pair:
+    candidate, reference, side = asked.candidate, asked.reference, asked.side
     view, evidence, transform = query.views[candidate.view], None, None
-    if read is not None and query.side is not None:
-        evidence = verify(query.side, read(), view.to_whole if look else None, query.sizes[candidate.view])
+    if side is not None and query.side is not None:
+        evidence = verify(query.side, side, view.to_whole if asked.look else None, query.sizes[candidate.view])
         if evidence is not None:
             transform = _full_size(evidence, query.side.picture.size, row, reference)
     plain, normalised = candidate.similarity, candidate.normalised
     numbers = pair_numbers(plain, normalised - view.cost, evidence)
-    return Pair(reference, plain, normalised, view.name, read is not None, evidence, numbers, transform)
+    return Pair(reference, plain, normalised, view.name, side is not None, evidence, numbers, transform)
 
 
 def _full_size(evidence: Evidence, seen: Size, query: ImageRow, reference: ImageRow) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from copydet.cli.process import prepare_process
+from copydet.process import prepare_process
 
 prepare_process()
 

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from copydet.cli.process import prepare_process
+from copydet.process import prepare_process
 
 prepare_process()
 

@@ -57,7 +57,7 @@ def _members(tars: Path, count: int) -> Iterator[tuple[str, bytes]]:
 
 def decode(photos: str, descriptor: str) -> dict[str, object]:
     """The loader alone, as the pipeline runs it: files to resized pixels."""
-    from copydet.cli.process import prepare_process
+    from copydet.process import prepare_process
 
     prepare_process()
     from copydet.descriptors.registry import load_descriptor
@@ -75,7 +75,7 @@ def decode(photos: str, descriptor: str) -> dict[str, object]:
 
 def forward(photos: str, descriptor: str, seconds: str) -> dict[str, object]:
     """The network alone, on pixels that are already in memory, for at least `seconds`."""
-    from copydet.cli.process import prepare_process
+    from copydet.process import prepare_process
 
     prepare_process()
     from copydet.descriptors.registry import load_descriptor

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "copydet"
 
 # From the ground up: a room imports rooms before it. Those of the first line may be imported by all.
 ORDER = [
-    *("errors", "progress", "records"),
+    *("errors", "process", "progress", "records", "workers"),
     *("images", "descriptors", "local_features", "store", "shards", "engines", "search", "verification", "decisions"),
     *("pairs", "matching", "comparison", "tuning", "index"),
     *("dedup", "audit", "training", "evaluation", "reports", "cli"),

@@ -11,7 +11,7 @@ import pytest
 
 from copydet import errors
 from copydet.cli.main import COMMANDS
-from copydet.cli.process import MALLOC, OPENMP
+from copydet.process import MALLOC, OPENMP
 from copydet.records import Match
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from copydet.cli.process import prepare_process
+from copydet.process import prepare_process
 
 _TRY_SECONDS = 120
 _PACKAGES = ("numpy", "opencv-python-headless", "pillow", "pillow-heif", "pyarrow", "duckdb", "fsspec", "safetensors")

@@ -14,8 +14,8 @@ import traceback
 
 import click
 
-from copydet.cli.process import prepare_process
 from copydet.errors import CopydetError
+from copydet.process import prepare_process
 
 TRACEBACK = "COPYDET_TRACEBACK"
 

@@ -1,10 +1,15 @@
-"""Images -> batches of rows and pixels: decoded by threads, in source order, with a bound on what waits in memory."""
+"""Images -> batches of rows and pixels, in source order, with a bound on what waits in memory.
+
+Threads read and decode, which leaves Python's lock alone; where more is to be done with each image, they hand decoding
+and that over to worker processes.
+"""
 
 import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,14 +20,15 @@ from copydet.images.files import HeldBytes, read_within
 from copydet.images.repeats import Repeats
 from copydet.images.resize import Resize
 from copydet.records import Batch, Image, ImageRow, Pixels
+from copydet.workers import WorkerDied, Workers
 
 _FLAT_MESSAGE = "nearly flat: matches mean little"
 
 
 @dataclass(frozen=True)
 class Also:
-    """A second thing to do with each image where it is decoded, in the loader's threads: `work` gets its pixels as
-    `resize` wants them (to read, not to write) and may be called by several threads at once.
+    """A second thing to do with each image where it is decoded: `work` gets its pixels as `resize` wants them (to read,
+    not to write), in a worker process if it can be pickled, else in several threads at once.
 
     Where `work` raises, the image becomes an `unreadable` row with the exception's text. While a result waits, it
     counts by its `nbytes`, if it has such.
@@ -92,20 +98,26 @@ def load(
     also: Also | None = None,
     repeats: Repeats | None = None,
     first_position: int = 0,
+    processes: Workers | None = None,
 ) -> Iterator[Batch]:
     """Yield batches of `batch_size` images in source order; every image yields a row, whatever is wrong with it.
 
     With `also`, each image is decoded once for both, and Batch.also holds the results. With `repeats`, an image whose
     bytes came before is not decoded, and one whose pixels came before is left without them: Batch.repeats says where
-    (positions are counted from `first_position` on). At most two batches are decoded
-    ahead, and what waits stays below `queued_bytes` (plus one image a worker); a batch ends early when its own pixels
-    and results reach that. Closing the generator ends the threads. What the source itself raises becomes a last row;
-    only CopydetError, meant for the user, passes through.
+    (positions are counted from `first_position` on). At most two batches are decoded ahead, and what waits stays below
+    `queued_bytes` (plus one image a worker); a batch ends early when its own pixels and results reach that. `processes`
+    do what `also` wants; None: as many of its own as `workers`. Closing the generator ends the threads. What the source
+    itself raises becomes a last row; only CopydetError, meant for the user, passes through.
     """
     prepare_process()
     gate = _Gate(queued_bytes)
-    load_one = partial(load_image, resize=resize, limits=limits, also=also, repeats=repeats)
-    with ThreadPoolExecutor(workers, thread_name_prefix="copydet-decode") as pool:
+    with (
+        closing(Workers(workers)) if processes is None else nullcontext(processes) as helping,
+        ThreadPoolExecutor(workers, thread_name_prefix="copydet-decode") as pool,
+    ):
+        load_one = partial(
+            load_image, resize=resize, limits=limits, also=also, repeats=repeats, processes=helping if also else None
+        )
         try:
             queue = _Queue(2 * batch_size + workers, queued_bytes, first_position)
             loaded = _in_order(pool, gate, _never_raising(images), load_one, queue)
@@ -196,6 +208,27 @@ def _batches(
         yield Batch(tuple(rows), tuple(ok), tuple(pixels), tuple(also), tuple(repeated))
 
 
+class _Looked(NamedTuple):
+    """A decoded image: what is known of it, its pixels, and what `Also.work` made of it."""
+
+    width: int
+    height: int
+    format: str
+    pixels: Pixels
+    content: bytes | None
+    also: Any
+
+
+def _here(function: Callable[..., _Looked], *args: Any) -> _Looked:
+    return function(*args)
+
+
+def _decode(data: bytes, resize: Resize, limits: Limits, also: Also | None, hashed: bool) -> _Looked:
+    decoded = decode(data, resize, limits, also.resize if also else None, hashed=hashed)
+    result = None if also is None or decoded.also is None else also.work(decoded.also)
+    return _Looked(decoded.width, decoded.height, decoded.format, decoded.pixels, decoded.content, result)
+
+
 def load_image(
     image: Image,
     resize: Resize,
@@ -203,11 +236,13 @@ def load_image(
     also: Also | None = None,
     repeats: Repeats | None = None,
     position: int = 0,
+    processes: Workers | None = None,
 ) -> Loaded:
     """Read and decode one image, and do what is asked for `also`, unless `repeats` knows its content from a lower
-    position. Raises nothing.
+    position; decoding is done here, or by `processes`. Raises nothing.
     """
-    size = sha256 = result = None
+    run = processes.run if processes else _here
+    size = sha256 = None
     contents: tuple[bytes, ...] = ()
     try:
         data = read_within(image.read, limits.max_bytes)
@@ -215,30 +250,30 @@ def load_image(
         size, sha256, contents = len(data), digest.hexdigest(), (digest.digest(),)
         if repeats and repeats.first(contents[0], position) < position:
             return Loaded(_row(image, "ok", "", size, sha256), None, None, contents)
-        decoded = decode(data, resize, limits, also.resize if also else None, hashed=repeats is not None)
-        contents += () if decoded.content is None else (decoded.content,)
-        is_new = repeats is None or decoded.content is None or repeats.first(decoded.content, position) == position
-        if is_new and also and decoded.also is not None:
-            result = also.work(decoded.also)
+        seen = run(_decode, data, resize, limits, also, repeats is not None)
+        contents += () if seen.content is None else (seen.content,)
+        if repeats and seen.content is not None:
+            repeats.first(seen.content, position)
     except ImageProblem as problem:
         return Loaded(_row(image, problem.status, problem.message, size, sha256), None, None, contents)
+    except WorkerDied as error:
+        return Loaded(_row(image, "unreadable", f"decoding it crashed: {error}", size, sha256), None, None, contents)
     except Exception as error:  # a source's own `read` may raise anything, and so may `work`
         return Loaded(_row(image, "unreadable", f"{type(error).__name__}: {error}", size, sha256), None, None, contents)
-    message = _FLAT_MESSAGE if is_nearly_flat(decoded.pixels) else ""
     row = ImageRow(
         image.image_id,
         image.uri,
         image.source,
-        decoded.width,
-        decoded.height,
-        decoded.format,
+        seen.width,
+        seen.height,
+        seen.format,
         size,
         sha256,
         "ok",
-        message,
+        _FLAT_MESSAGE if is_nearly_flat(seen.pixels) else "",
         image.metadata,
     )
-    return Loaded(row, decoded.pixels, result, contents)
+    return Loaded(row, seen.pixels, seen.also, contents)
 
 
 def _row(image: Image, status: str, message: str, size: int | None, sha256: str | None) -> ImageRow:

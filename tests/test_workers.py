@@ -1,0 +1,97 @@
+"""Worker processes: the same results, errors and all, whatever runs where."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from copydet.errors import ImageProblem
+from copydet.images.decode import decode
+from copydet.images.resize import Resize
+from copydet.workers import WorkerDied, Workers
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
+    monkeypatch.setattr("copydet.workers.WORTH_SECONDS", 0)
+    with Workers(2) as both:
+        deadline = time.monotonic() + 60
+        while both.run(os.getpid) == os.getpid():
+            assert time.monotonic() < deadline, "no process started"
+            time.sleep(0.05)
+        yield both
+
+
+def test_work_is_done_by_other_processes_and_its_results_come_back(workers: Workers) -> None:
+    def ask(number: int) -> tuple[int, np.ndarray]:
+        return workers.run(os.getpid), workers.run(np.full, 1_000_000, number)
+
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(ask, range(20)))
+    assert os.getpid() not in {process for process, _ in answers}
+    for number, (_, array) in enumerate(answers):
+        np.testing.assert_array_equal(array, np.full(1_000_000, number))
+
+
+def test_what_work_raises_is_raised_here(workers: Workers) -> None:
+    with pytest.raises(ImageProblem) as problem:
+        workers.run(decode, b"not an image", Resize("square", 8))
+    assert problem.value.status == "unsupported"
+    assert "\n" not in problem.value.message
+
+
+def test_what_cannot_be_sent_is_done_here(workers: Workers) -> None:
+    assert workers.run(lambda: os.getpid()) == os.getpid()
+
+
+def test_a_worker_that_dies_is_replaced_and_its_work_done_again(workers: Workers) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        slow = thread.submit(workers.run, time.sleep, 2)
+        time.sleep(0.5)
+        busy = {process for process in children() if process not in (idle := {workers.run(os.getpid)})} - idle
+        for process in busy:
+            os.kill(process, signal.SIGKILL)
+        begin = time.monotonic()
+        assert slow.result() is None
+        assert time.monotonic() - begin > 1, "the work was not done again"
+    assert {workers.run(os.getpid) for _ in range(4)}.isdisjoint({os.getpid()} | busy)
+
+
+def test_work_that_kills_every_worker_is_an_error_that_says_so(workers: Workers) -> None:
+    with pytest.raises(WorkerDied, match="signal 6"):
+        workers.run(os.abort)
+    assert workers.run(os.getpid) != os.getpid()
+
+
+def test_little_work_starts_no_process() -> None:
+    before = children()
+    with Workers(2) as few:
+        assert few.run(os.getpid) == os.getpid()
+        assert children() == before
+
+
+def test_closing_ends_the_processes(workers: Workers) -> None:
+    assert len(children()) >= 1
+    mine = {workers.run(os.getpid) for _ in range(4)}
+    workers.close()
+    assert mine.isdisjoint(children())
+    assert not [thread for thread in threading.enumerate() if thread.name == "copydet-worker"]
+
+
+def children() -> set[int]:
+    """Processes that this one started and that still run."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            found.add(int(status.parent.name))
+    return found
