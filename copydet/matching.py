@@ -4,12 +4,12 @@ decision. Embeddings enter it behind describing, and are not verified.
 Everything streams in batches, and no number of a result depends on how images were batched, on threads or on shards.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,9 @@ from copydet.shards.local import join_local
 from copydet.shards.shard import Shard
 from copydet.verification.references import ReferenceReader
 from copydet.workers import Workers
+
+T = TypeVar("T")
+_Undecided = tuple[ImageRow, tuple[Pair, ...]]  # a query and what it was compared with
 
 _LOOKED_AT = 6  # candidates of a query whose pixels are compared without local features that say where
 _TOGETHER = 10  # candidates of a query that one process verifies
@@ -162,7 +165,7 @@ def find_pairs(
     opened: OpenDescriptor,
     options: MatchOptions,
     progress: Progress,
-) -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
+) -> Iterator[_Undecided]:
     """Yield each image's row and all pairs that it makes with candidates, undecided and in no order.
 
     Raises UsageError at once where the descriptor cannot describe images, or stored local features cannot be read.
@@ -171,19 +174,35 @@ def find_pairs(
     describe = opened.runtime.describe
     local = options.verify or options.votes
     work = partial(prepare, resize=opened.descriptor.resize, level=options.views, local=local)
-    threads = options.workers or usable_cpus()
+    threads, count = options.workers or usable_cpus(), max(options.top_k, _EACH_ROAD)
     processes = Workers(threads)
     batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work), processes)
 
-    def found() -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
-        with processes, closing(batches), ThreadPoolExecutor(threads) as pool:
-            for batch in batches:
-                both = zip(batch.pixels, batch.also, strict=True)
-                vectors = describe([each for whole, also in both for each in (whole, *also.pixels)])
-                yield from _pairs(batch, vectors, references, opened, options, reader, pool, processes)
-                progress.advance(len(batch.rows))
+    def found() -> Iterator[_Undecided]:
+        verifying = _Verifying(reader, ThreadPoolExecutor(threads), processes)
+        with processes, closing(batches), ThreadPoolExecutor(threads) as pool, verifying.pool:
+            for pairs in _one_ahead(searched(batch, pool, verifying) for batch in batches):
+                rows = list(pairs)
+                yield from rows
+                progress.advance(len(rows))
+
+    def searched(batch: Batch, pool: ThreadPoolExecutor, verifying: _Verifying) -> Iterator[_Undecided]:
+        both = zip(batch.pixels, batch.also, strict=True)
+        vectors = describe([each for whole, also in both for each in (whole, *also.pixels)])
+        voted = _voted(batch.also, references, options, pool)
+        candidates = _candidates(references, vectors, opened, [each.views for each in batch.also], voted, count)
+        return verifying.pairs(batch, candidates, look_up(references.shards, candidates))
 
     return found()
+
+
+def _one_ahead(started: Iterable[T]) -> Iterator[T]:
+    """The same, each when the next has been started: a batch is searched while processes verify the one before."""
+    before: list[T] = []
+    for each in started:
+        yield from before
+        before = [each]
+    yield from before
 
 
 def _threshold(opened: OpenDescriptor, options: MatchOptions, *, verified: bool) -> float:
@@ -222,48 +241,58 @@ def _load(
     return cast("Generator[Batch, None, None]", loaded)  # closing it ends its threads
 
 
-def _pairs(
-    batch: Batch,
-    vectors: Vectors,
-    references: References,
-    opened: OpenDescriptor,
-    options: MatchOptions,
-    reader: ReferenceReader | None,
-    pool: ThreadPoolExecutor,
-    processes: Workers,
-) -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
-    prepared: tuple[PreparedQuery, ...] = batch.also
+def _voted(
+    prepared: Sequence[PreparedQuery], references: References, options: MatchOptions, pool: ThreadPoolExecutor
+) -> list[Voted]:
     count = max(options.top_k, _EACH_ROAD)
 
-    def votes(each: PreparedQuery) -> Voted:
+    def vote(each: PreparedQuery) -> Voted:
         if each.side is None or not options.votes:
             return NO_VOTES
         return references.local.vote(each.side.features, count, references.chosen)
 
-    voted = list(pool.map(votes, prepared))
-    candidates = _candidates(references, vectors, opened, [each.views for each in prepared], voted, count)
-    known = look_up(references.shards, candidates)
+    return list(pool.map(vote, prepared))
 
-    def check(asked: tuple[int, range]) -> list[Pair]:
-        line, places = asked
-        near = _nearest(candidates[line], prepared[line].views)
-        wanted = []
-        for place in places:
-            candidate = candidates[line][place]
-            reference = known[candidate.shard, candidate.row]
-            side = reader.read(candidate.shard, candidate.row, reference) if reader else None
-            wanted.append(Asked(candidate, reference, side, place in near))
-        return processes.run(verify_pairs, prepared[line].described(), batch.rows[batch.ok[line]], wanted)
 
-    checks = [
-        (line, range(start, min(start + _TOGETHER, len(each))))
-        for line, each in enumerate(candidates)
-        for start in range(0, len(each), _TOGETHER)
-    ]
-    pairs: dict[int, list[Pair]] = {number: [] for number in range(len(batch.rows))}
-    for (line, _), some in zip(checks, pool.map(check, checks), strict=True):
-        pairs[batch.ok[line]] += some
-    yield from ((row, tuple(pairs[number])) for number, row in enumerate(batch.rows))
+@dataclass(frozen=True)
+class _Verifying:
+    """Where candidates are verified, if there is a `reader` of references: threads of `pool` wait for `processes`."""
+
+    reader: ReferenceReader | None
+    pool: ThreadPoolExecutor
+    processes: Workers
+
+    def pairs(
+        self, batch: Batch, candidates: Sequence[Sequence[Candidate]], known: Mapping[tuple[int, int], ImageRow]
+    ) -> Iterator[_Undecided]:
+        """Start on a batch, and return its rows with their pairs for whoever waits for them."""
+
+        def check(asked: tuple[int, range]) -> list[Pair]:
+            line, places = asked
+            query: PreparedQuery = batch.also[line]
+            near = _nearest(candidates[line], query.views)
+            wanted = []
+            for place in places:
+                candidate = candidates[line][place]
+                reference = known[candidate.shard, candidate.row]
+                side = self.reader.read(candidate.shard, candidate.row, reference) if self.reader else None
+                wanted.append(Asked(candidate, reference, side, place in near))
+            return self.processes.run(verify_pairs, query.described(), batch.rows[batch.ok[line]], wanted)
+
+        checks = [
+            (line, range(start, min(start + _TOGETHER, len(each))))
+            for line, each in enumerate(candidates)
+            for start in range(0, len(each), _TOGETHER)
+        ]
+        checked = self.pool.map(check, checks)
+
+        def rows() -> Iterator[_Undecided]:
+            pairs: dict[int, list[Pair]] = {number: [] for number in range(len(batch.rows))}
+            for (line, _), some in zip(checks, checked, strict=True):
+                pairs[batch.ok[line]] += some
+            yield from ((row, tuple(pairs[number])) for number, row in enumerate(batch.rows))
+
+        return rows()
 
 
 def _nearest(candidates: Sequence[Candidate], views: Sequence[View]) -> set[int]:
@@ -302,7 +331,7 @@ def _pairs_of_vectors(
     opened: OpenDescriptor,
     options: MatchOptions,
     progress: Progress,
-) -> Iterator[tuple[ImageRow, tuple[Pair, ...]]]:
+) -> Iterator[_Undecided]:
     """As `find_pairs`, for queries of which there is nothing but a descriptor."""
     whole = PreparedQuery((View("whole", np.empty((0, 0, 3), np.uint8), np.eye(3)),), ((0, 0),), (), None)
     with closing(described):
@@ -320,7 +349,7 @@ def _pairs_of_vectors(
 
 
 def _results(
-    pairs: Iterator[tuple[ImageRow, tuple[Pair, ...]]], opened: OpenDescriptor, options: MatchOptions, threshold: float
+    pairs: Iterator[_Undecided], opened: OpenDescriptor, options: MatchOptions, threshold: float
 ) -> Iterator[QueryResult]:
     for row, found in pairs:
         kept = [pair for pair in found if (row.image_id, pair.reference.image_id) not in options.ignored]

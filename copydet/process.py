@@ -26,10 +26,16 @@ MALLOC = {
 
 def prepare_process() -> dict[str, str]:
     """Make the settings above where the user has not; return each by name with its value or why it is not set."""
+    made = {name: os.environ.setdefault(name, value) for name, value in (OPENMP | BLAS).items()}
+    return made | prepare_worker()
+
+
+def prepare_worker() -> dict[str, str]:
+    """Those of the settings that a worker process does not inherit. The others it must share with the process that
+    started it, set or not: sums in OpenBLAS come out a little different with another number of threads.
+    """
     sys.setswitchinterval(TURN_SECONDS)
     made = {"sys.setswitchinterval": f"{sys.getswitchinterval():g}"}
-    for name, value in (OPENMP | BLAS).items():
-        made[name] = os.environ.setdefault(name, value)
     for name, (number, amount) in MALLOC.items():
         if name in os.environ:
             made[name] = os.environ[name]

@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from copydet.errors import CopydetError
-from copydet.process import prepare_process
+from copydet.process import prepare_worker
 
 WORTH_SECONDS = 1.0  # of work done by threads, after which processes are started
 _PATIENCE = 5.0  # seconds that a process has to end
@@ -167,7 +167,7 @@ class _Process:
 def serve(descriptor: int) -> None:
     """What a worker process does: answer work that comes through a file descriptor, until the other side closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
-    prepare_process()
+    prepare_worker()
     connection = Connection(descriptor)
     connection.send(None)
     while True:
