@@ -6,10 +6,10 @@ image (its background) enters as the mean of both: the score is one of the pair.
 """
 
 import itertools
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ from copydet.decisions.calibration import Calibration
 from copydet.decisions.pair import pair_numbers
 from copydet.dedup.collection import Collection
 from copydet.dedup.near import Near
+from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.local_features.codes import shipped_codec
-from copydet.local_features.describe import RECORD_BYTES, QueryFeatures
+from copydet.local_features.describe import RECORD_BYTES
 from copydet.local_features.stored import stored_features
 from copydet.progress import Progress
 from copydet.records import ImageRow
@@ -32,8 +33,10 @@ from copydet.verification.agreement import Picture
 from copydet.verification.outline import Size, at_sizes
 from copydet.verification.references import ReferenceReader
 from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, verify
+from copydet.workers import Workers
 
 BLOCK = 16_384  # candidates judged in one checkpoint
+PART = 1024  # pairs whose pictures are in memory together
 
 # Chosen on training images with planted copies (scripts/benchmark_dedup.py). Candidates below both are not verified.
 _SURE_SIMILARITY = 0.6
@@ -74,15 +77,16 @@ def judge_pairs(
     """Score all candidates that have a chance: Parquet files of SCHEMA in the order of `near`, one for each block of
     candidates. Finished ones stay in `work` and are not judged again.
     """
-    judge = _Verifier(collection, limits).judge if verified else _Unverified(collection.opened.calibration).judge
     files = []
-    with pq.ParquetFile(near.path) as file:
+    with Workers(usable_cpus()) as processes, pq.ParquetFile(near.path) as file:
+        unverified = _Unverified(collection.opened.calibration)
+        judge = _Verifier(collection, limits, processes).judge if verified else unverified.judge
         for number, batch in enumerate(file.iter_batches(BLOCK)):
             path = work / f"pairs-{number:06d}.parquet"
             if not path.exists():
                 rows = judge(_candidates(near, batch))
-                with atomic.new_file(path) as partial:
-                    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+                with atomic.new_file(path) as new:
+                    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), new)
             files.append(path)
             progress.advance(len(batch))
     return files
@@ -117,21 +121,32 @@ class _Looked:
 class _Verifier:
     """Looks at candidates in three steps: which have a chance, the originals of those, what both show.
 
-    Originals are read in the order in which they are stored, each once for a block: reading a member of a tar or a cell
-    of a Parquet file costs little only next to the last one.
+    Originals are read in the order in which they are stored, each once for PART pairs: reading a member of a tar or a
+    cell of a Parquet file costs little only next to the last one, and what waits for its turn is in memory.
     """
 
-    def __init__(self, collection: Collection, limits: Limits) -> None:
-        self._collection = collection
+    def __init__(self, collection: Collection, limits: Limits, processes: Workers) -> None:
+        self._collection, self._processes = collection, processes
         self._reader = ReferenceReader(collection.shards, limits)
 
     def judge(self, candidates: Sequence[_Candidate]) -> list[dict[str, object]]:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            chosen = [each for part in pool.map(self._with_a_chance, _by_one(candidates)) for each in part]
-            images = sorted({number for each in chosen for number in (each.one, each.other)})
-            known = dict(zip(images, self._collection.rows(np.array(images, np.int64)), strict=True))
-            sides = dict(zip(images, pool.map(lambda number: self._side(number, known[number]), images), strict=True))
-            looked = [each for part in pool.map(lambda group: _verify(group, sides), _by_one(chosen)) for each in part]
+        rows: list[dict[str, object]] = []
+        with ThreadPoolExecutor(usable_cpus()) as pool:
+            chosen = [each for each in pool.map(self._with_a_chance, _by_one(candidates)) if each]
+            for part in _parts(chosen):
+                rows += self._verified(part, pool)
+        return rows
+
+    def _verified(self, groups: Sequence[Sequence[_Candidate]], pool: ThreadPoolExecutor) -> list[dict[str, object]]:
+        images = sorted({number for group in groups for each in group for number in (each.one, each.other)})
+        known = dict(zip(images, self._collection.rows(np.array(images, np.int64)), strict=True))
+        sides = dict(zip(images, pool.map(lambda number: self._side(number, known[number]), images), strict=True))
+
+        def verify_group(group: Sequence[_Candidate]) -> list[_Looked]:
+            others = [sides[each.other] for each in group]
+            return self._processes.run(_verify, sides[group[0].one], group, others)
+
+        looked = [each for some in pool.map(verify_group, groups) for each in some]
         numbers = [pair_numbers(each.candidate.similarity, each.candidate.normalised, each.evidence) for each in looked]
         scores = self._collection.opened.calibration.score_verified(numbers).tolist()
         rows = []
@@ -144,13 +159,15 @@ class _Verifier:
     def _with_a_chance(self, group: Sequence[_Candidate]) -> list[_Candidate]:
         """Those of one query's candidates that are similar enough or share features with it."""
         asked, *others = self._records([group[0].one, *(each.other for each in group)])
-        likely = _mutual(stored_features(asked), others) >= _LIKELY_FEATURES
+        likely = self._processes.run(_mutual, asked, others) >= _LIKELY_FEATURES
         both = zip(group, likely.tolist(), strict=True)
         return [each for each, has_chance in both if has_chance or each.similarity >= _SURE_SIMILARITY]
 
     def _side(self, number: int, row: ImageRow) -> ReferenceSide:
+        """An image with its picture, as verification sees it."""
         shard, place = self._collection.places(np.array([number]))
-        return self._reader.read(int(shard[0]), int(place[0]), row)
+        side = self._reader.read(int(shard[0]), int(place[0]), row)
+        return replace(side, see=partial(_seen, self._processes.run(side.see)))
 
     def _records(self, numbers: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Stored features of images; none where the image's shard has none: only its similarity speaks for it."""
@@ -160,28 +177,41 @@ class _Verifier:
         return [nothing if local is None else np.asarray(local.of(row)) for local, row in stored]
 
 
-def _verify(group: Sequence[_Candidate], sides: Mapping[int, ReferenceSide]) -> list[_Looked]:
+def _parts(groups: Sequence[list[_Candidate]]) -> Iterator[list[list[_Candidate]]]:
+    """Groups together that have PART pairs, or a few more."""
+    part: list[list[_Candidate]] = []
+    pairs = 0
+    for group in groups:
+        part.append(group)
+        pairs += len(group)
+        if pairs >= PART:
+            yield part
+            part, pairs = [], 0
+    if part:
+        yield part
+
+
+def _verify(asked: ReferenceSide, group: Sequence[_Candidate], others: Sequence[ReferenceSide]) -> list[_Looked]:
     """Verify the candidates of one query."""
-    asked = sides[group[0].one]
     # Without its pixels the query still has a size, and the reference's pixels have nothing to be compared with.
     picture = asked.picture or Picture(np.broadcast_to(np.uint8(0), asked.size[::-1]))
     query, seen = QuerySide(stored_features(asked.records), picture), picture.size
     looked = []
-    for each in group:
-        reference = sides[each.other] if asked.picture is not None else _unseen(sides[each.other])
+    for each, side in zip(group, others, strict=True):
+        reference = side if asked.picture is not None else replace(side, see=partial(_seen, None))
         looked.append(_Looked(each, verify(query, reference, np.eye(3), seen), seen))
     return looked
 
 
-def _unseen(side: ReferenceSide) -> ReferenceSide:
-    return replace(side, see=lambda: None)
+def _seen(picture: Picture | None) -> Picture | None:
+    return picture
 
 
-def _mutual(query: QueryFeatures, others: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
+def _mutual(records: NDArray[np.uint8], others: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:
     """How many features of a query and of each other image are each other's nearest, with at least _LIKELY_COSINE, in
     the variant (as it is, mirrored) that has the most: int64 [others]. Only the strongest features are looked at.
     """
-    asked = query.vectors[:2, :_STRONGEST]
+    asked = stored_features(records).vectors[:2, :_STRONGEST]
     held = np.zeros((len(others), _STRONGEST, asked.shape[2]), np.float32)
     counts = [min(len(records), _STRONGEST) for records in others]
     strongest = [records[:count] for records, count in zip(others, counts, strict=True)]
