@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from copydet.errors import ImageProblem
 from copydet.images.decode import decode
 from copydet.images.resize import Resize
+from copydet.index import Index
 from copydet.workers import WorkerDied, Workers
 
 
@@ -82,6 +86,44 @@ def test_closing_ends_the_processes(workers: Workers) -> None:
     workers.close()
     assert mine.isdisjoint(children())
     assert not [thread for thread in threading.enumerate() if thread.name == "copydet-worker"]
+
+
+def test_processes_end_when_who_started_them_is_killed() -> None:
+    program = (
+        "import os, sys, time, copydet.workers as w\n"
+        "w.WORTH_SECONDS = 0\n"
+        "both = w.Workers(2)\n"
+        "while (pid := both.run(os.getpid)) == os.getpid(): time.sleep(.05)\n"
+        "print(pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}/cmdline").exists() and Path(f"/proc/{worker}/cmdline").read_bytes():
+        assert time.monotonic() < deadline, "the worker outlived its parent"
+        time.sleep(0.05)
+
+
+def test_a_match_is_the_same_to_the_bit_in_threads_and_in_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (9, 12, 3)).astype(np.uint8)
+        picture = Image.fromarray(pixels).resize((400, 300), Image.Resampling.BICUBIC)
+        (tmp_path / "refs").mkdir(exist_ok=True)
+        (tmp_path / "queries").mkdir(exist_ok=True)
+        picture.save(tmp_path / "refs" / f"{number}.png")
+        picture.crop((40, 20, 330, 280)).save(tmp_path / "queries" / f"{number}.jpg", quality=60)
+    found = []
+    for worth in (float("inf"), 0):
+        monkeypatch.setattr("copydet.workers.WORTH_SECONDS", worth)
+        index = Index.build([tmp_path / "refs"], tmp_path / f"{worth}.index")
+        queries = sorted((tmp_path / "queries").iterdir()) * 8
+        found.append([result.matches for result in index.match(queries)])
+    assert found[0] == found[1]
+    assert all(matches[0].inliers for matches in found[0]), "nothing was verified"
 
 
 def children() -> set[int]:

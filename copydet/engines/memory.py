@@ -14,6 +14,7 @@ from copydet.shards.staging import CHUNK_IMAGES
 MIB = 2**20
 _LIBRARIES = 250 * MIB  # FAISS, Arrow, DuckDB and the runtime's buffers, not all loaded when the plan is made
 _DECODE = 48 * MIB  # a photo of 12 megapixels, decoded, and its bytes
+_WORKER = 128 * MIB  # a process that decodes and extracts local features, beside the image that it holds
 _LEAST_QUEUE, _MOST_QUEUE = 16 * MIB, 512 * MIB
 _LEAST_WORK = 160 * MIB  # DuckDB's floor, Parquet buffers and some chunks
 
@@ -49,7 +50,7 @@ def memory_plan(max_memory: int | None, workers: int, limits: Limits, local_feat
     Raises UsageError with the least amount when it is too little.
     """
     given = max_memory if max_memory is not None else total_memory() // 2
-    process = resident_bytes() + _LIBRARIES
+    process = resident_bytes() + _LIBRARIES + (workers * _WORKER if local_features else 0)
     decode = workers * _DECODE + limits.max_bytes + 3 * limits.max_pixels
     staged = 2 * CHUNK_IMAGES * local_features * RECORD_BYTES
     least = process + max(decode + staged + _LEAST_QUEUE, _LEAST_WORK)
@@ -62,7 +63,7 @@ def memory_plan(max_memory: int | None, workers: int, limits: Limits, local_feat
     plan = MemoryPlan(given, process, decode, staged, queue, given - process, workers, "")
     text = f"memory: {given / MIB:,.0f} MiB at most: {process / MIB:,.0f} for the program"
     if workers:
-        text += f", {decode / MIB:,.0f} for decoding with {workers} threads, {queue / MIB:,.0f} for images that wait"
+        text += f", {decode / MIB:,.0f} for decoding with {workers} workers, {queue / MIB:,.0f} for images that wait"
     if staged:
         text += f", {staged / MIB:,.0f} for local features"
     return MemoryPlan(**{**plan.__dict__, "text": text})
