@@ -33,9 +33,10 @@ from copydet.progress import Progress, Silent
 from copydet.records import Batch, Described, Image, ImageRow, Match, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose
 from copydet.search.merge import merge_views, view_offsets
+from copydet.search.reference_views import as_images, rows_of_image, searched_rows
 from copydet.search.retrieve import retrieve
 from copydet.search.score_norm import background_similarity
-from copydet.search.views import View, ViewLevel
+from copydet.search.views import CHANCE, View, ViewLevel
 from copydet.search.votes import NO_VOTES, LocalLists, Voted
 from copydet.shards.local import join_local
 from copydet.shards.shard import Shard
@@ -246,7 +247,7 @@ def _pairs(
 
 def _nearest(candidates: Sequence[Candidate], views: Sequence[View]) -> set[int]:
     """Places of the candidates that are most similar to their view: what it lies on is looked at."""
-    similar = [views[each.view].cost - each.normalised for each in candidates]
+    similar = [views[each.view].cost + each.reference_cost - each.normalised for each in candidates]
     return set(np.argsort(similar, kind="stable")[:_LOOKED_AT].tolist())
 
 
@@ -262,15 +263,17 @@ def _candidates(
     offsets = view_offsets(views)
     cost = np.array([view.cost for each in views for view in each], np.float32)
     background = background_similarity(vectors, opened.bank)
-    found = retrieve(
-        references.shards,
+    rows, selected = searched_rows(references.shards, references.selected)
+    retrieved = retrieve(
+        rows,
         vectors,
-        count,
+        count * rows_of_image(references.shards),
         nprobe=references.nprobe or None,
         candidates=references.candidates,
-        selected=references.selected,
+        selected=selected,
     )
-    merged = merge_views(found, background + cost, offsets, count)
+    found, is_part = as_images(retrieved, references.shards)
+    merged = merge_views(found, background + cost, offsets, count, np.float32(CHANCE) * is_part)
     return propose(references.shards, vectors, background, cost, offsets, merged, voted)
 
 
@@ -332,7 +335,7 @@ def _match(query_id: str, pair: Pair, score: float, threshold: float, rank: int)
         similarity=pair.similarity,
         normalised_similarity=pair.normalised_similarity,
         query_view=pair.view,
-        reference_view="whole",
+        reference_view=pair.reference_view,
         inliers=None if not pair.verified else 0 if geometry is None else geometry.inliers,
         query_overlap=overlaps[0],
         reference_overlap=overlaps[1],

@@ -69,7 +69,8 @@ class Described:
     """Images in source order with their descriptors: `vectors[j]`, float32 [dimension], belongs to `rows[ok[j]]`.
 
     `local[j]` are the same image's local features, uint8 [n, bytes of a record]; empty where none are stored. `repeats`
-    as in Batch.
+    as in Batch. `views[j]` are the descriptors of its parts, float32 [parts, dimension]; empty where only wholes are
+    described.
     """
 
     rows: Sequence[ImageRow]
@@ -77,6 +78,7 @@ class Described:
     vectors: Vectors
     local: Sequence[NDArray[np.uint8]] = ()
     repeats: Sequence[tuple[int, int]] = ()
+    views: Sequence[Vectors] = ()
 
 
 @dataclass(frozen=True)
