@@ -52,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmark", type=Path, default=ROOT.parent / "shared/data/dev")
     parser.add_argument("--distractors", nargs="*", default=[], help="sources of further references")
+    parser.add_argument("--recipe", default="auto", help="name or TOML file: what is indexed of a reference")
     parser.add_argument("--settings", nargs="*", choices=tuple(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--peers", nargs="*", choices=("pdq", "rootsift", "fastdup"), default=["pdq", "rootsift"])
     parser.add_argument("--fastdup", type=Path, help="a Python that has fastdup")
@@ -60,7 +61,8 @@ def main() -> None:
     benchmark = read_benchmark(arguments.benchmark)
     rows = []
     with tempfile.TemporaryDirectory() as work:
-        index, index_facts = _index(benchmark, arguments.distractors, Path(work) / "benchmark.index")
+        sources = [benchmark.reference_source, *arguments.distractors]
+        index, index_facts = _index(sources, arguments.recipe, Path(work) / "benchmark.index")
         for name in arguments.settings:
             rows.append(_scored(name, benchmark, lambda name=name: _matched(benchmark, index, SETTINGS[name])))
             rows[-1] |= index_facts
@@ -96,9 +98,9 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _index(benchmark: Benchmark, distractors: list[str], path: Path) -> tuple[Index, dict[str, Any]]:
+def _index(sources: list[str], recipe: str, path: Path) -> tuple[Index, dict[str, Any]]:
     started = time.perf_counter()
-    index = Index.build([benchmark.reference_source, *distractors], path)
+    index = Index.build(sources, path, recipe=recipe)
     seconds, info = time.perf_counter() - started, index.info()
     local = sum(each.stat().st_size for each in path.glob("shards/*/local.*"))
     described = info.statuses["ok"]

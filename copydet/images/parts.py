@@ -57,15 +57,8 @@ NINTHS = tuple(
     for column in range(3)
 )
 
-# What a recipe's `reference_views` describes beside the whole image.
-_OVERLAPPING = (
-    Part("top left quarter", 0, 0, 0.6, 0.6),
-    Part("top right quarter", 0.4, 0, 1, 0.6),
-    Part("bottom left quarter", 0, 0.4, 0.6, 1),
-    Part("bottom right quarter", 0.4, 0.4, 1, 1),
-    Part("centre", 0.2, 0.2, 0.8, 0.8),
-)
-REFERENCE_VIEWS: dict[str, tuple[Part, ...]] = {"whole": (), "quarters": _OVERLAPPING}
+# What a recipe's `reference_views` describes beside the whole image. Parts of .6 or 2/3 of the sides find no more.
+REFERENCE_VIEWS: dict[str, tuple[Part, ...]] = {"whole": (), "quarters": (*QUARTERS, HALVES[4])}
 
 
 def cut(pixels: Pixels, part: Part) -> Pixels:

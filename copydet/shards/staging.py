@@ -2,7 +2,7 @@
 
 building/plan.json             what is being built; a run goes on only from chunks of the same plan
 building/chunk-000000.f16      descriptors of the chunk's images with status ok, raw float16 [described, dimension]
-building/chunk-000000.views    descriptors of their parts, float16 [described, parts, dimension], where any are described
+building/chunk-000000.views    descriptors of their parts, float16 [described, parts, dimension], where there are any
 building/chunk-000000.local    their local features, and chunk-000000.offsets (see local.py), where the run stores them
 building/chunk-000000.parquet  rows of all its images in source order; written last, so a chunk that has it is whole
 building/*.json                results of later steps (quantiser, finished shards) with all that they depend on
