@@ -33,10 +33,9 @@ from copydet.progress import Progress, Silent
 from copydet.records import Batch, Described, Image, ImageRow, Match, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose
 from copydet.search.merge import merge_views, view_offsets
-from copydet.search.reference_views import as_images, rows_of_image, searched_rows
-from copydet.search.retrieve import retrieve
+from copydet.search.reference_views import retrieve_references
 from copydet.search.score_norm import background_similarity
-from copydet.search.views import CHANCE, View, ViewLevel
+from copydet.search.views import View, ViewLevel
 from copydet.search.votes import NO_VOTES, LocalLists, Voted
 from copydet.shards.local import join_local
 from copydet.shards.shard import Shard
@@ -263,17 +262,16 @@ def _candidates(
     offsets = view_offsets(views)
     cost = np.array([view.cost for each in views for view in each], np.float32)
     background = background_similarity(vectors, opened.bank)
-    rows, selected = searched_rows(references.shards, references.selected)
-    retrieved = retrieve(
-        rows,
+    found, reference_cost = retrieve_references(
+        references.shards,
         vectors,
-        count * rows_of_image(references.shards),
+        offsets[:-1][np.diff(offsets) > 0],
+        count,
         nprobe=references.nprobe or None,
         candidates=references.candidates,
-        selected=selected,
+        selected=references.selected,
     )
-    found, is_part = as_images(retrieved, references.shards)
-    merged = merge_views(found, background + cost, offsets, count, np.float32(CHANCE) * is_part)
+    merged = merge_views(found, background + cost, offsets, count, reference_cost)
     return propose(references.shards, vectors, background, cost, offsets, merged, voted)
 
 

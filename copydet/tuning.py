@@ -26,7 +26,6 @@ from copydet.images.resize import Resize, resize_pixels
 from copydet.progress import Progress, Silent
 from copydet.records import Image, Pixels, Vectors
 from copydet.search.operating_points import OperatingPoint, find_points
-from copydet.search.reference_views import searched_rows
 from copydet.shards.shard import Shard
 from copydet.store import snapshots
 from copydet.store.locks import write_lock
@@ -61,16 +60,12 @@ def tune(
     if not targets or not all(0 < target < 1 for target in targets):
         raise UsageError("a recall lies between 0 and 1")
     asked = edited_queries(shards, selected, runtime, queries, limits, progress)
-    rows, of_rows = searched_rows(shards, selected)
-    points, highest = find_points(rows, of_rows, asked, sorted(targets))
+    points, highest = find_points(shards, selected, asked, sorted(targets))
     for target in sorted(set(targets) - set(points)):
         progress.note(f"recall {target:g} is out of reach of these codes: at most {highest:.3f} was measured")
     if not points:
         raise CopydetError(f"no recall that was asked for can be reached; at most {highest:.3f} was measured")
-    living = sum(
-        shard.described if mask is None else int(mask.sum()) for shard, mask in zip(shards, selected, strict=True)
-    )
-    return _commit(index, snapshot, {target: replace(point, images=living) for target, point in points.items()})
+    return _commit(index, snapshot, points)
 
 
 def edited_queries(

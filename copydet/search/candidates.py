@@ -20,8 +20,9 @@ class Candidate:
     """A reference proposed for a query: row `row` of shard number `shard`.
 
     `similarity` and `normalised` are those of the view, number `view` of the query's, that is the most similar after
-    its background and its cost, to `part` of the reference, which costs as much as a part of the query. `votes` is the
-    weight of the local features' votes, 0 where they did not propose it.
+    its background and its cost, to `part` of the reference, which costs as much as a part of the query; only the
+    whole query is compared with parts. `votes` is the weight of the local features' votes, 0 where they did not propose
+    it.
     """
 
     shard: int
@@ -95,7 +96,9 @@ def _look_at(
     similarity = exact_similarity(views, np.concatenate(stored)).astype(np.float32)  # [views, rows of candidates]
     normalised = similarity - background[:, None]
     worth = normalised - cost[:, None]
-    worth[:, np.setdiff1d(np.arange(starts[-1]), starts)] -= CHANCE
+    parts = np.setdiff1d(np.arange(starts[-1]), starts)
+    worth[0, parts] -= CHANCE
+    worth[1:, parts] = -np.inf  # see reference_views.py
     proposed = []
     for number, (shard, row) in enumerate(places):
         rows = slice(starts[number], starts[number + 1])

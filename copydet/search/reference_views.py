@@ -1,5 +1,7 @@
-"""References are searched whole and, where their shards have them, in parts: rows to search, and what was found in them
-as images.
+"""References are searched whole by every view of a query and, where their shards have them, in parts by the whole query.
+
+A part of one image compared with a part of the other meets too much that is alike by chance: measured, more is lost
+among look-alikes than is found.
 """
 
 from collections.abc import Sequence
@@ -7,38 +9,48 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.search.retrieve import Candidates, SearchableShard
+from copydet.records import Vectors
+from copydet.search.retrieve import Candidates, retrieve
+from copydet.search.views import CHANCE
 from copydet.shards.shard import Shard
 
 
-def searched_rows(
-    shards: Sequence[Shard], selected: Sequence[NDArray[np.bool_] | None]
-) -> tuple[list[SearchableShard], list[NDArray[np.bool_] | None]]:
-    """What retrieve searches to see parts of images too, and which rows of it: the shards' wholes, then their parts.
+def retrieve_references(
+    shards: Sequence[Shard],
+    vectors: Vectors,
+    wholes: NDArray[np.int64],
+    k: int,
+    *,
+    nprobe: int | None = None,
+    candidates: int = 100,
+    selected: Sequence[NDArray[np.bool_] | None],
+) -> tuple[Candidates, NDArray[np.float32]]:
+    """As `retrieve`, of images by their wholes and by their parts, and what each find costs (see merge_views), float32
+    of the same shape. Lines are longer than `k` where there are parts, and an image comes several times in them.
 
-    `selected` says which images, bool [described] of each shard or None for all of it.
+    `wholes` are the lines of `vectors` that are whole queries.
     """
-    rows: list[SearchableShard] = list(shards)
-    masks = list(selected)
-    for shard, mask in zip(shards, selected, strict=True):
-        if shard.views is not None:
-            rows.append(shard.views)
-            masks.append(None if mask is None else np.repeat(mask, len(shard.views.parts)))
-    return rows, masks
-
-
-def rows_of_image(shards: Sequence[Shard]) -> int:
-    """How many rows an image has at most: so many more have to be asked for to see as many images."""
-    return max((1 + len(shard.views.parts) for shard in shards if shard.views is not None), default=1)
-
-
-def as_images(found: Candidates, shards: Sequence[Shard]) -> tuple[Candidates, NDArray[np.bool_]]:
-    """What retrieve found in `searched_rows`: shards and rows of images, which can come several times in a line, and
-    whether it was a part of them, bool [queries, k].
-    """
-    shard, row = found.shard.copy(), found.row.copy()
-    with_views = [(number, each.views) for number, each in enumerate(shards) if each.views is not None]
-    for place, (number, views) in enumerate(with_views, start=len(shards)):
-        here = found.shard == place
-        shard[here], row[here] = number, found.row[here] // len(views.parts)
-    return Candidates(shard, row, found.similarity), found.shard >= len(shards)
+    found = retrieve(shards, vectors, k, nprobe=nprobe, candidates=candidates, selected=selected)
+    viewed = [number for number, shard in enumerate(shards) if shard.views is not None]
+    views = [views for shard in shards if (views := shard.views) is not None]
+    if not views:
+        return found, np.zeros(found.row.shape, np.float32)
+    parts = max(len(each.parts) for each in views)
+    masks = [selected[number] for number in viewed]
+    of_rows = [
+        None if mask is None else np.repeat(mask, len(each.parts)) for mask, each in zip(masks, views, strict=True)
+    ]
+    in_parts = retrieve(
+        views, vectors[wholes], k * parts, nprobe=nprobe, candidates=candidates * parts, selected=of_rows
+    )
+    shape = (len(vectors), k + k * parts)
+    both = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
+    both.shard[:, :k], both.row[:, :k], both.similarity[:, :k] = found.shard, found.row, found.similarity
+    of_shard = np.array([*viewed, -1], np.int32)  # unused places have shard -1
+    each_has = np.array([*(len(each.parts) for each in views), 1])
+    both.shard[wholes, k:] = of_shard[in_parts.shard]
+    both.row[wholes, k:] = in_parts.row // each_has[in_parts.shard]
+    both.similarity[wholes, k:] = in_parts.similarity
+    cost = np.zeros(shape, np.float32)
+    cost[:, k:] = CHANCE
+    return both, cost

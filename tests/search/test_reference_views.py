@@ -14,8 +14,8 @@ from copydet.images.parts import REFERENCE_VIEWS, Part
 from copydet.index import Index
 from copydet.search.candidates import propose
 from copydet.search.merge import merge_views, view_offsets
-from copydet.search.reference_views import as_images, rows_of_image, searched_rows
-from copydet.search.retrieve import exact_similarity, retrieve
+from copydet.search.reference_views import retrieve_references
+from copydet.search.retrieve import exact_similarity
 from copydet.search.views import CHANCE
 from copydet.search.votes import NO_VOTES
 from copydet.shards.recipe import load_recipe, recipe_folder
@@ -57,16 +57,14 @@ def test_every_reference_counts_by_its_best_view_less_what_a_part_costs(
     expected: dict[tuple[int, int], float] = {}
     for number, shard in enumerate(shards):
         for row in np.flatnonzero(selected[number]).tolist():
-            worth = exact_similarity(queries, shard.descriptors[row : row + 1])[:, 0] - background
+            worth = (exact_similarity(queries, shard.descriptors[row : row + 1])[:, 0] - background).tolist()
             if shard.views is not None:
                 parts = shard.views.descriptors[row * len(PARTS) : (row + 1) * len(PARTS)]
-                in_parts = exact_similarity(queries, parts) - background[:, None] - CHANCE
-                worth = np.maximum(worth, in_parts.max(axis=1))
-            expected[number, row] = float(worth.max())
-    rows, masks = searched_rows(shards, selected)
-    found, is_part = as_images(retrieve(rows, queries, 20 * rows_of_image(shards), selected=masks), shards)
+                worth += (exact_similarity(queries[:1], parts)[0] - background[0] - CHANCE).tolist()
+            expected[number, row] = max(worth)
     offsets = view_offsets([range(3)])
-    merged = merge_views(found, background, offsets, 20, np.float32(CHANCE) * is_part)
+    found, cost = retrieve_references(shards, queries, offsets[:1], 20, selected=selected)
+    merged = merge_views(found, background, offsets, 20, cost)
     used = merged.row[0] >= 0
     places = list(zip(merged.shard[0, used].tolist(), merged.row[0, used].tolist(), strict=True))
     assert set(places) == set(expected)
