@@ -340,4 +340,5 @@ def _match(query_id: str, pair: Pair, score: float, threshold: float, rank: int)
         transform=pair.transform,
         rank=rank,
         reference_uri=pair.reference.uri,
+        part=None if evidence is None else evidence.part,
     )

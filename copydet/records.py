@@ -102,6 +102,9 @@ class Match:
     transform: tuple[float, ...] | None  # 9 numbers, row-major, query pixels -> reference pixels
     rank: int
     reference_uri: str
+    # No column of the output: left, top, right and bottom of what of the reference is shared, as shares of its sides,
+    # where that is less than the transform allows. What is drawn of a match is drawn of this part.
+    part: tuple[float, float, float, float] | None = field(default=None, metadata={"column": False})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""References are searched whole by every view of a query and, where their shards have them, in parts by the whole query.
+"""References are searched whole by every view of a query and, where shards have them, in parts by the whole query.
 
 A part of one image compared with a part of the other meets too much that is alike by chance: measured, more is lost
 among look-alikes than is found.

@@ -19,7 +19,7 @@ from copydet.local_features.describe import QueryFeatures
 from copydet.verification.agreement import Agreement, Picture, measure_agreement
 from copydet.verification.correspond import correspond
 from copydet.verification.geometry import Geometry, fit_geometry
-from copydet.verification.outline import Matrix, Points, Size, part_shown, polygon_area, shared_area
+from copydet.verification.outline import Matrix, Points, Shares, Size, part_shown, polygon_area, shared_area
 
 _BELIEVED, _SURE_INLIERS = 5, 8  # inliers that say where to look; from which on the view is not asked
 
@@ -70,6 +70,15 @@ class Evidence:
     query_overlap: float
     reference_overlap: float
     place_overlaps: tuple[float, float]
+
+    @property
+    def part(self) -> Shares | None:
+        """Which part of the reference agrees; None where it is all that the transform allows."""
+        if self.agreement is None or self.agreement.part is None:
+            return None
+        width, height = self.reference_size
+        left, top, right, bottom = self.agreement.part
+        return (left + 0.5) / width, (top + 0.5) / height, (right + 0.5) / width, (bottom + 0.5) / height
 
 
 def verify(
