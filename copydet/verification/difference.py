@@ -106,7 +106,7 @@ def close_up(query: Pixels, reference: Pixels, matrix: Matrix, edge: int, part: 
 
 
 def lay_over(reference: Pixels, matrix: Matrix, size: Size, part: Shares = ALL) -> tuple[Pixels, NDArray[np.bool_]]:
-    """The reference, or a `part` of it, as it lies in a query of this size: uint8 [h, w, 3]; where it does: bool [h, w]."""
+    """The reference, or a `part` of it, as it lies in a query of this size, and where: uint8 [h, w, 3], bool [h, w]."""
     has = (reference.shape[1], reference.shape[0])
     in_query, in_reference = shared_area(matrix, size, has, part)
     if not len(in_query):
