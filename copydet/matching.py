@@ -317,7 +317,9 @@ def score_pairs(pairs: Sequence[Pair], calibration: Calibration) -> NDArray[np.f
     """The calibrated score of each pair, float64 [n]: from all that is known where it was verified."""
     if pairs and pairs[0].verified:
         return calibration.score_verified([pair.numbers for pair in pairs])
-    plain, normalised = ([getattr(pair, name) for pair in pairs] for name in ("similarity", "normalised_similarity"))
+    # `numbers` have the cost of further looks taken off, by which views have competed.
+    names = ("similarity", "normalised_similarity")
+    plain, normalised = ([getattr(pair.numbers, name) for pair in pairs] for name in names)
     return calibration.score(plain, normalised)
 
 
