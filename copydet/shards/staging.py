@@ -249,7 +249,7 @@ class _Waiting:
     rows: list[ImageRow] = field(default_factory=list)
     ok: list[int] = field(default_factory=list)
     vectors: list[NDArray[Any]] = field(default_factory=list)
-    local: list[NDArray[np.uint8]] = field(default_factory=list)
+    local: list[NDArray[Any]] = field(default_factory=list)
     views: list[NDArray[Any]] = field(default_factory=list)
 
     def take(self, batch: Described, start: int, end: int) -> None:
@@ -266,16 +266,13 @@ class _Waiting:
             else:
                 self.rows.append(row)
 
-    def _add(
-        self, row: ImageRow, vector: NDArray[Any], local: NDArray[np.uint8] | None, views: NDArray[Any] | None
-    ) -> None:
+    def _add(self, row: ImageRow, vector: NDArray[Any], *more: NDArray[Any] | None) -> None:
+        """`more`: its local features and the descriptors of its parts."""
         self.ok.append(len(self.rows))
         self.rows.append(row)
         self.vectors.append(vector)
-        if local is not None:
-            self.local.append(local)
-        if views is not None:
-            self.views.append(views)
+        for images, of_this in zip((self.local, self.views), more, strict=True):
+            images.extend([] if of_this is None else [of_this])
 
     def _repeat(self, row: ImageRow, position: int) -> None:
         """Add an image that shows what that at `position` of the listing does."""
@@ -368,15 +365,13 @@ def _read_chunk(folder: Path, number: int, dimension: int, has_local: bool, part
     if rest or described > images:
         return None
     chunk = Chunk(number, folder, images, described, has_local, parts)
-    if parts and not (
-        chunk.views_path.exists() and chunk.views_path.stat().st_size == 2 * described * parts * dimension
-    ):
-        return None
-    if has_local:
-        try:
-            chunk.local()
-        except (OSError, CopydetError):
+    try:
+        if parts and chunk.views_path.stat().st_size != 2 * described * parts * dimension:
             return None
+        if has_local:
+            chunk.local()
+    except (OSError, CopydetError):
+        return None
     return chunk
 
 
