@@ -95,7 +95,7 @@ def _in_words(match: Match, sides: tuple["_Side", "_Side"]) -> str:
         return ""
     query, reference = sides
     overlaps = match.query_overlap, match.reference_overlap
-    return transform_in_words(match.transform, query.size, reference.size, *overlaps)
+    return transform_in_words(match.transform, query.size, reference.size, *overlaps, match.part)
 
 
 def _open(query: Query, opened: OpenDescriptor) -> _Side:

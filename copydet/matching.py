@@ -33,7 +33,7 @@ from copydet.progress import Progress, Silent
 from copydet.records import Batch, Described, Image, ImageRow, Match, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose
 from copydet.search.merge import merge_views, view_offsets
-from copydet.search.retrieve import retrieve
+from copydet.search.reference_views import retrieve_references
 from copydet.search.score_norm import background_similarity
 from copydet.search.views import View, ViewLevel
 from copydet.search.votes import NO_VOTES, LocalLists, Voted
@@ -297,7 +297,7 @@ class _Verifying:
 
 def _nearest(candidates: Sequence[Candidate], views: Sequence[View]) -> set[int]:
     """Places of the candidates that are most similar to their view: what it lies on is looked at."""
-    similar = [views[each.view].cost - each.normalised for each in candidates]
+    similar = [views[each.view].cost + each.reference_cost - each.normalised for each in candidates]
     return set(np.argsort(similar, kind="stable")[:_LOOKED_AT].tolist())
 
 
@@ -313,15 +313,16 @@ def _candidates(
     offsets = view_offsets(views)
     cost = np.array([view.cost for each in views for view in each], np.float32)
     background = background_similarity(vectors, opened.bank)
-    found = retrieve(
+    found, reference_cost = retrieve_references(
         references.shards,
         vectors,
+        offsets[:-1][np.diff(offsets) > 0],
         count,
         nprobe=references.nprobe or None,
         candidates=references.candidates,
         selected=references.selected,
     )
-    merged = merge_views(found, background + cost, offsets, count)
+    merged = merge_views(found, background + cost, offsets, count, reference_cost)
     return propose(references.shards, vectors, background, cost, offsets, merged, voted)
 
 
@@ -370,7 +371,9 @@ def score_pairs(pairs: Sequence[Pair], calibration: Calibration) -> NDArray[np.f
     """The calibrated score of each pair, float64 [n]: from all that is known where it was verified."""
     if pairs and pairs[0].verified:
         return calibration.score_verified([pair.numbers for pair in pairs])
-    plain, normalised = ([getattr(pair, name) for pair in pairs] for name in ("similarity", "normalised_similarity"))
+    # `numbers` have the cost of further looks taken off, by which views have competed.
+    names = ("similarity", "normalised_similarity")
+    plain, normalised = ([getattr(pair.numbers, name) for pair in pairs] for name in names)
     return calibration.score(plain, normalised)
 
 
@@ -386,11 +389,12 @@ def _match(query_id: str, pair: Pair, score: float, threshold: float, rank: int)
         similarity=pair.similarity,
         normalised_similarity=pair.normalised_similarity,
         query_view=pair.view,
-        reference_view="whole",
+        reference_view=pair.reference_view,
         inliers=None if not pair.verified else 0 if geometry is None else geometry.inliers,
         query_overlap=overlaps[0],
         reference_overlap=overlaps[1],
         transform=pair.transform,
         rank=rank,
         reference_uri=pair.reference.uri,
+        part=None if evidence is None else evidence.part,
     )

@@ -45,6 +45,7 @@ class Pair:
     evidence: Evidence | None
     numbers: PairNumbers
     transform: tuple[float, ...] | None  # as in Match
+    reference_view: str = "whole"
 
 
 def prepare(pixels: Pixels, resize: Resize, level: ViewLevel, local: bool) -> PreparedQuery:
@@ -78,12 +79,14 @@ def _verify_pair(query: PreparedQuery, row: ImageRow, asked: Asked) -> Pair:
     candidate, reference, side = asked.candidate, asked.reference, asked.side
     view, evidence, transform = query.views[candidate.view], None, None
     if side is not None and query.side is not None:
-        evidence = verify(query.side, side, view.to_whole if asked.look else None, query.sizes[candidate.view])
+        place = view.to_whole if asked.look else None
+        evidence = verify(query.side, side, place, query.sizes[candidate.view], candidate.part)
         if evidence is not None:
             transform = _full_size(evidence, query.side.picture.size, row, reference)
     plain, normalised = candidate.similarity, candidate.normalised
-    numbers = pair_numbers(plain, normalised - view.cost, evidence)
-    return Pair(reference, plain, normalised, view.name, side is not None, evidence, numbers, transform)
+    numbers = pair_numbers(plain, normalised - view.cost - candidate.reference_cost, evidence)
+    verified, part = side is not None, candidate.part.name
+    return Pair(reference, plain, normalised, view.name, verified, evidence, numbers, transform, part)
 
 
 def _full_size(evidence: Evidence, seen: Size, query: ImageRow, reference: ImageRow) -> tuple[float, ...]:

@@ -69,7 +69,8 @@ class Described:
     """Images in source order with their descriptors: `vectors[j]`, float32 [dimension], belongs to `rows[ok[j]]`.
 
     `local[j]` are the same image's local features, uint8 [n, bytes of a record]; empty where none are stored. `repeats`
-    as in Batch.
+    as in Batch. `views[j]` are the descriptors of its parts, float32 [parts, dimension]; empty where only wholes are
+    described.
     """
 
     rows: Sequence[ImageRow]
@@ -77,6 +78,7 @@ class Described:
     vectors: Vectors
     local: Sequence[NDArray[np.uint8]] = ()
     repeats: Sequence[tuple[int, int]] = ()
+    views: Sequence[Vectors] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ class Match:
     transform: tuple[float, ...] | None  # 9 numbers, row-major, query pixels -> reference pixels
     rank: int
     reference_uri: str
+    # No column of the output: left, top, right and bottom of what of the reference is shared, as shares of its sides,
+    # where that is less than the transform allows. What is drawn of a match is drawn of this part.
+    part: tuple[float, float, float, float] | None = field(default=None, metadata={"column": False})
 
 
 @dataclass(frozen=True)

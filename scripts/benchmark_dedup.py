@@ -4,16 +4,18 @@
 
 Each collection is made of the images of --tars (from the fourth part of what they hold on, of quarters of them), with
 copies of a twentieth of them, light to hard, chains A~B~C whose ends share nothing, files of equal bytes, and files of
-equal pixels (scripts/benchmark_dedup_stages.py, plant). The look-alikes are those of the images themselves: frames of
-videos, products, rooms.
+equal pixels (scripts/benchmark_dedup_stages.py, plant). Look-alikes are bursts, second photographs of some scenes
+(copydet/evaluation/other_view.py), and those of the images themselves: frames of videos, products, rooms.
 
 Counted are pairs. A planted copy and its original are to be found; two copies of one original are neither right nor
-wrong, and neither are two images that nobody edited but whose thumbnails are the same. Every other pair is wrong.
+wrong, and neither are two images that nobody edited but whose thumbnails are the same. Every other pair is wrong; two
+photographs of one burst are, however alike.
 copydet counts at its default precision, and at its best threshold beside it; each peer at its best threshold on this
 very collection. Purity: the share of images in clusters that are of their cluster's most frequent family.
 
-Every finished step is kept in --work, and is not done again. Only the standard library is imported here: a child starts
-with its parent's peak of memory.
+Every finished step is kept in --work, and is not done again: an interrupted run goes on with the same command. --output
+is written after each size. Memory is told beside that of `copydet index` on one image, which is the model's. Only the
+standard library is imported here: a child starts with its parent's peak of memory.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import sysconfig
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,7 @@ class Truth:
 
     copies: dict[Pair, str]
     families: dict[str, frozenset[str]]
+    bursts: frozenset[Pair]  # two photographs of one scene: no duplicates
 
     def related(self, pair: Pair) -> bool:
         return bool(self.families[pair[0]] & self.families[pair[1]])
@@ -58,15 +62,21 @@ def main() -> int:
     peers = {
         name: environment(arguments.work, name) for name in ("fastdup", "imagededup") if name not in arguments.without
     }
-    rows = [row for size in arguments.sizes for row in measure(arguments, size, peers)]
-    result = {
-        "command": " ".join(["scripts/benchmark_dedup.py", *sys.argv[1:]]),
-        "machine": describe_machine(),
-        "rows": rows,
-        "growth": growth(rows),
-    }
+    model = step(arguments.work / "model.json", lambda: run_on_one_image(arguments.work, arguments.tars))
+    rows: list[dict[str, Any]] = []
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    for size in sorted(arguments.sizes):
+        rows += measure(arguments, size, peers)
+        result = {
+            "command": " ".join(["scripts/benchmark_dedup.py", *sys.argv[1:]]),
+            "machine": describe_machine(),
+            "model": model,
+            "rows": rows,
+            "growth": growth(rows),
+        }
+        partial = arguments.output.with_suffix(".tmp")
+        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        partial.replace(arguments.output)
     print(markdown(result))
     print(f"\nWritten to {arguments.output}", file=sys.stderr)
     return 0
@@ -106,7 +116,7 @@ def environment(work: Path, name: str) -> str:
 
 def measure(arguments: argparse.Namespace, size: int, peers: dict[str, str]) -> list[dict[str, Any]]:
     """A row for each contender on the collection of `size` images."""
-    work = arguments.work / str(size)
+    work = arguments.work / f"of-{size}"
     work.mkdir(exist_ok=True)
     photos = work / "photos"
     step(
@@ -160,6 +170,13 @@ def run_copydet(work: Path, photos: Path) -> dict[str, float]:
     return {**timing, "indexing alone": indexing["wall"]}
 
 
+def run_on_one_image(work: Path, tars: Path) -> dict[str, float]:
+    """Peak of `copydet index` on one image: what the program and the model take."""
+    photos = fresh(work / "one")
+    run_child([sys.executable, STAGES, "plant", str(tars), "1", str(photos)])
+    return run_child([sys.executable, "-m", "copydet", "index", str(photos), "--index", str(fresh(work / "one.index"))])
+
+
 def run_peer(work: Path, photos: Path, python: str, stage: str, kind: str) -> dict[str, float]:
     return run_child(
         [python, STAGES, stage, str(photos), str(fresh(work / f"{kind}.work")), str(work / f"{kind}.csv"), kind]
@@ -174,12 +191,16 @@ def fresh(path: Path) -> Path:
 def read_truth(file: Path) -> Truth:
     copies: dict[Pair, str] = {}
     families: defaultdict[str, set[str]] = defaultdict(set)
+    bursts: defaultdict[str, list[str]] = defaultdict(list)
     with file.open(newline="") as lines:
         for row in csv.DictReader(lines):
             families[row["image"]].add(row["family"])
             if row["level"]:
                 copies[ordered(row["image"], row["original"])] = row["level"]
-    return Truth(copies, {image: frozenset(shown) for image, shown in families.items()})
+            if row["burst"]:
+                bursts[row["burst"]].append(row["image"])
+    alike = frozenset(ordered(*pair) for images in bursts.values() for pair in combinations(images, 2))
+    return Truth(copies, {image: frozenset(shown) for image, shown in families.items()}, alike)
 
 
 def ordered(one: str, other: str) -> Pair:
@@ -207,10 +228,12 @@ def score(work: Path, photos: Path, truth: Truth, name: str) -> dict[str, Any]:
 
 
 def same_thumbnails(work: Path, photos: Path, truth: Truth, name: str, scores: dict[Pair, float]) -> set[Pair]:
-    """Of the pairs that nobody planted, those whose thumbnails are the same."""
+    """Of the pairs that nobody planted, also not as a burst, those whose thumbnails are the same."""
     file = work / f"{name}.unplanted.csv"
     with file.open("w", newline="") as lines:
-        csv.writer(lines).writerows(pair for pair in sorted(scores) if not truth.related(pair))
+        csv.writer(lines).writerows(
+            pair for pair in sorted(scores) if not truth.related(pair) and pair not in truth.bursts
+        )
     run_child([sys.executable, STAGES, "same_thumbnails", str(photos), str(file), str(file.with_suffix(".same.csv"))])
     with file.with_suffix(".same.csv").open(newline="") as lines:
         return {(one, other) for one, other in csv.reader(lines)}
@@ -247,6 +270,7 @@ def counts(truth: Truth, found: set[Pair], same: set[Pair]) -> dict[str, Any]:
         "recall by level": recall,
         "f1 by level": {level: harmonic(precision, value) for level, value in recall.items()},
         "wrong": wrong,
+        "bursts": len(found & truth.bursts) / max(len(truth.bursts), 1),
     }
 
 
@@ -285,42 +309,61 @@ def purity(truth: Truth, clusters: list[list[str]]) -> float:
     return most / max(inside, 1)
 
 
-def growth(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Exponent of the wall time in the number of images, from the smallest collection to the largest."""
-    exponents = {}
+def growth(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, float]]]:
+    """Of each contender, how wall time and peak memory grow from each size to the next, and from the first to the last:
+    exponent of the time in the number of images, and the larger peak as a multiple of the smaller.
+    """
+    grown: dict[str, list[dict[str, float]]] = {}
     for name in dict.fromkeys(row["contender"] for row in rows):
         own = sorted((row for row in rows if row["contender"] == name), key=lambda row: row["images"])
-        if len(own) > 1:
-            times, images = own[-1]["wall"] / own[0]["wall"], own[-1]["images"] / own[0]["images"]
-            exponents[name] = math.log(times) / math.log(images)
-    return exponents
+        steps = [*pairwise(own), *([(own[0], own[-1])] if len(own) > 2 else [])]
+        grown[name] = [
+            {
+                "from": one["images"],
+                "to": other["images"],
+                "exponent": math.log(other["wall"] / one["wall"]) / math.log(other["images"] / one["images"]),
+                "memory": other["peak"] / one["peak"],
+            }
+            for one, other in steps
+        ]
+    return grown
 
 
 def cells(counted: dict[str, Any], levels: list[str]) -> str:
-    numbers = [counted[name] for name in ("precision", "recall", "f1", "f1 light")]
+    numbers = [counted[name] for name in ("precision", "recall", "f1", "f1 light", "bursts")]
     return " | ".join(
         f"{number:.3f}" for number in [*numbers, *(counted["recall by level"][level] for level in levels)]
     )
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The tables for the documentation; a column named by a level is the recall of it."""
+    """The tables for the documentation; a column named by a level is the recall of it, `bursts` the share of pairs of
+    one burst that were called.
+    """
     machine = result["machine"]
     levels = sorted({level for row in result["rows"] for level in row["recall by level"]})
     lines = [
         f"`{result['command']}` on {machine['cores']} cores of {machine['processor']}",
         "",
-        f"| images | | precision | recall | F1 | F1 light | {' | '.join(levels)} | purity | s | MiB |",
-        "| ---: | --- |" + " ---: |" * (len(levels) + 7),
+        f"| images | | precision | recall | F1 | F1 light | bursts | {' | '.join(levels)} | purity | s | MiB "
+        "| above the model |",
+        "| ---: | --- |" + " ---: |" * (len(levels) + 9),
     ]
     for row in result["rows"]:
-        took = f"{row['purity']:.3f} | {row['wall']:.0f} | {row['peak'] / 2**20:,.0f}"
+        above = f"{(row['peak'] - result['model']['peak']) / 2**20:,.0f}" if row["contender"] == "copydet" else ""
+        took = f"{row['purity']:.3f} | {row['wall']:.0f} | {row['peak'] / 2**20:,.0f} | {above}"
         lines.append(f"| {row['images']:,} | {row['contender']} | {cells(row, levels)} | {took} |")
         if "at best" in row:
-            lines.append(f"| | the same, at its best threshold | {cells(row['at best'], levels)} | | | |")
+            lines.append(f"| | the same, at its best threshold | {cells(row['at best'], levels)} | | | | |")
     lines += [
         "",
-        *(f"{name}: time grows with images to the power of {value:.2f}" for name, value in result["growth"].items()),
+        "| | from | to | exponent of the time | memory, times |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {name} | {each['from']:,} | {each['to']:,} | {each['exponent']:.2f} | {each['memory']:.2f} |"
+            for name, steps in result["growth"].items()
+            for each in steps
+        ),
     ]
     return "\n".join(lines)
 

@@ -17,17 +17,20 @@ PLANTED_SHARE = 0.05  # of the images get copies
 MOST_COPIES = 8
 OTHERS = 400  # images, the tars' last, that copies are pasted onto and beside; none of them is in the collection
 CHAIN_SHARE, IDENTICAL_SHARE, LOSSLESS_SHARE = 0.005, 0.005, 0.005
+BURST_SHARE, MOST_OF_A_BURST = 0.005, 4  # of the images are photographed again, so many times at most
 QUALITIES = (95, 85, 70)
 
 
 def plant(tars: str, count: str, folder: str) -> dict[str, object]:
     """`count` images of the tars as files in `folder`, with duplicates planted among them; truth.csv beside the folder.
 
-    truth.csv: image, family (images of one family show the same), original, level (empty for the originals). An image
-    of a chain shows two originals and has a line for each.
+    truth.csv: image, family (images of one family show the same), original, level (empty for the originals), burst. An
+    image of a chain shows two originals and has a line for each. Images of one burst are photographs of one scene, each
+    a family of its own: nearly identical, and no duplicates.
     """
     import numpy as np
 
+    from copydet.evaluation.other_view import photograph_again
     from copydet.images.edits import edit_image
 
     target = Path(folder)
@@ -44,7 +47,9 @@ def plant(tars: str, count: str, folder: str) -> dict[str, object]:
     chosen = rng.permutation(len(pictures))
     shares = [int(len(pictures) * share) for share in (PLANTED_SHARE, CHAIN_SHARE, CHAIN_SHARE, IDENTICAL_SHARE)]
     edited, first, second, identical = np.split(chosen, np.cumsum(shares))[:4]
-    lossless = chosen[sum(shares) :][: int(len(pictures) * LOSSLESS_SHARE)]
+    rest = chosen[sum(shares) :]
+    lossless, rest = np.split(rest, [int(len(pictures) * LOSSLESS_SHARE)])
+    bursts: dict[str, str] = {}
     for number in edited.tolist():
         for copy in range(int(rng.integers(1, MOST_COPIES + 1))):
             level = LEVELS[copy % len(LEVELS)]
@@ -66,8 +71,18 @@ def plant(tars: str, count: str, folder: str) -> dict[str, object]:
         name = f"l{number:06}.png"
         _write(target / name, _png(_decode((target / names[number]).read_bytes())))
         lines.append((name, f"{number:06}", names[number], "lossless"))
+    for number in rest[: int(len(pictures) * BURST_SHARE)].tolist():
+        bursts[names[number]] = f"{number:06}"
+        draw = np.random.default_rng([number, MOST_COPIES])
+        for again in range(int(draw.integers(1, MOST_OF_A_BURST + 1))):
+            name = f"f{draw.integers(16**8):08x}.jpg"
+            _write(target / name, _jpeg(photograph_again(_decode(pictures[number]), draw), QUALITIES[0]))
+            lines.append((name, f"{number:06}-{again + 1}", name, ""))
+            bursts[name] = f"{number:06}"
     with target.with_suffix(".csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("image", "family", "original", "level"), *lines])
+        writer = csv.writer(file)
+        writer.writerow(("image", "family", "original", "level", "burst"))
+        writer.writerows((*line, bursts.get(line[0], "")) for line in lines)
     return {"images": len(list(target.iterdir()))}
 
 

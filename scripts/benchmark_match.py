@@ -45,6 +45,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "views alone": {"votes": False, "verify": False},
     "the whole image's descriptor alone": {"views": "whole", "votes": False, "verify": False},
 }
+PEERS = {
+    "pdq": "PDQ",
+    "rootsift": "plain RootSIFT, 25 kB a reference",
+    "fastdup": "fastdup 2.54 (without its own start)",
+}
 Row = tuple[str, str, float]  # query, reference, score
 
 
@@ -52,15 +57,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmark", type=Path, default=ROOT.parent / "shared/data/dev")
     parser.add_argument("--distractors", nargs="*", default=[], help="sources of further references")
+    parser.add_argument("--recipe", default="auto", help="name or TOML file: what is indexed of a reference")
     parser.add_argument("--settings", nargs="*", choices=tuple(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--peers", nargs="*", choices=("pdq", "rootsift", "fastdup"), default=["pdq", "rootsift"])
+    parser.add_argument("--peers", nargs="*", choices=tuple(PEERS), default=["pdq", "rootsift"])
     parser.add_argument("--fastdup", type=Path, help="a Python that has fastdup")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     benchmark = read_benchmark(arguments.benchmark)
     rows = []
     with tempfile.TemporaryDirectory() as work:
-        index, index_facts = _index(benchmark, arguments.distractors, Path(work) / "benchmark.index")
+        if arguments.settings:  # else only peers are asked for
+            sources = [benchmark.reference_source, *arguments.distractors]
+            index, index_facts = _index(sources, arguments.recipe, Path(work) / "benchmark.index")
         for name in arguments.settings:
             rows.append(_scored(name, benchmark, lambda name=name: _matched(benchmark, index, SETTINGS[name])))
             rows[-1] |= index_facts
@@ -69,7 +77,7 @@ def main() -> None:
             "rootsift": lambda: _rootsift(benchmark),
             "fastdup": lambda: _fastdup(benchmark, arguments.fastdup, Path(work) / "fastdup"),
         }
-        rows += [_scored(name, benchmark, peers[name]) for name in arguments.peers]
+        rows += [_scored(PEERS[name], benchmark, peers[name]) for name in arguments.peers]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
@@ -96,9 +104,9 @@ def _line(row: dict[str, Any]) -> str:
     )
 
 
-def _index(benchmark: Benchmark, distractors: list[str], path: Path) -> tuple[Index, dict[str, Any]]:
+def _index(sources: list[str], recipe: str, path: Path) -> tuple[Index, dict[str, Any]]:
     started = time.perf_counter()
-    index = Index.build([benchmark.reference_source, *distractors], path)
+    index = Index.build(sources, path, recipe=recipe)
     seconds, info = time.perf_counter() - started, index.info()
     local = sum(each.stat().st_size for each in path.glob("shards/*/local.*"))
     described = info.statuses["ok"]

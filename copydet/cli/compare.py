@@ -108,6 +108,7 @@ def _draw(comparison: "Comparison", names: tuple[str, str], output: Path) -> Non
         verdict=match.verdict,
         transform=match.transform,
         overlaps=(match.query_overlap, match.reference_overlap),
+        part=match.part,
         names=names,
         notes=(f"similarity {match.similarity:.3f} ({match.query_view})", f"{match.inliers} inliers"),
     )

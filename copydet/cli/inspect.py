@@ -160,7 +160,13 @@ def _print_info(info: "IndexInfo", unfinished: bool, tuned: str) -> None:
 
 def _print_shards(snapshot: "Snapshot") -> None:
     rows = [
-        (shard["name"], f"{shard['images']:,}", f"{shard['described']:,}", shard["codes"], size(shard["bytes"]))
+        (
+            shard["name"],
+            f"{shard['images']:,}",
+            f"{shard['described']:,}",
+            shard["codes"] + (f" of {shard['reference_views']}" if shard["reference_views"] != "whole" else ""),
+            size(shard["bytes"]),
+        )
         for shard in _shards(snapshot)
     ]
     if rows:
@@ -175,6 +181,7 @@ def _shards(snapshot: "Snapshot") -> list[dict[str, Any]]:
             "images": shard.images,
             "described": shard.described,
             "codes": shard.codes,
+            "reference_views": shard.reference_views,
             "bytes": sum(file.bytes for file in shard.files.values()),
         }
         for shard in snapshot.shards

@@ -4,7 +4,6 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,15 @@ from copydet.descriptors.embeddings import list_embeddings, read_vectors
 from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.registry import Descriptor
 from copydet.descriptors.runtimes import Runtime
+from copydet.engines.describe import also_of_reference, describe_references
 from copydet.engines.memory import MemoryPlan, memory_plan
 from copydet.errors import CopydetError, UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
-from copydet.images.loader import Also, load
+from copydet.images.loader import load
+from copydet.images.parts import REFERENCE_VIEWS
 from copydet.images.repeats import Repeats
-from copydet.images.resize import Resize
 from copydet.images.sources import list_images, open_source
-from copydet.local_features.describe import CODEC, LOCAL_EDGE, describe_local
+from copydet.local_features.describe import CODEC
 from copydet.progress import Progress, Silent
 from copydet.records import Described, Image
 from copydet.shards import staging
@@ -146,6 +146,11 @@ class _Job:
             return 0
         return self.recipe.local_features if self.recipe else auto_local_features()
 
+    @property
+    def reference_views(self) -> str:
+        """What of an image is described."""
+        return "whole" if self.runtime is None or self.recipe is None else self.recipe.reference_views
+
     def images(self) -> Iterator[Image]:
         """What the sources list. Raises UsageError at once for those that cannot be listed."""
         if self.runtime is None:
@@ -155,7 +160,8 @@ class _Job:
 
 def _run(job: _Job, base: Snapshot) -> Snapshot:
     decoding = (0, Limits(0, 0)) if job.runtime is None else (job.workers, job.limits)
-    memory = memory_plan(job.max_memory, *decoding, job.local_features)
+    parts = len(REFERENCE_VIEWS[job.reference_views])
+    memory = memory_plan(job.max_memory, *decoding, job.local_features, parts * job.descriptor.dimension)
     job.progress.note(memory.text)
     _start(job, base)
     chunks = _describe(job, memory)
@@ -195,9 +201,12 @@ def _run(job: _Job, base: Snapshot) -> Snapshot:
 def _describe(job: _Job, memory: MemoryPlan) -> list[Chunk]:
     """All chunks of the sources: those that an interrupted run left, then the others."""
     dimension, has_local = job.descriptor.dimension, job.local_features > 0
-    chunks, left = staging.resume(job.building, dimension, has_local, job.images, job.progress)
+    parts = len(REFERENCE_VIEWS[job.reference_views])
+    chunks, left = staging.resume(job.building, dimension, has_local, job.images, job.progress, parts)
     with closing(_described(job, left, memory, chunks)) as described:
-        more = staging.write_chunks(job.building, described, dimension, chunks, job.progress, has_local=has_local)
+        more = staging.write_chunks(
+            job.building, described, dimension, chunks, job.progress, has_local=has_local, parts=parts
+        )
         return [*chunks, *more]
 
 
@@ -207,7 +216,6 @@ def _described(
     if job.runtime is None:
         yield from read_vectors(images, job.descriptor.dimension)
         return
-    local = Also(Resize("long_edge", LOCAL_EDGE), partial(describe_local, count=job.local_features))
     loaded: Any = load(  # a generator: closing it ends its threads
         images,
         job.descriptor.resize,
@@ -215,13 +223,13 @@ def _described(
         workers=job.workers,
         limits=job.limits,
         queued_bytes=memory.queue,
-        also=local if job.local_features else None,
+        also=also_of_reference(job.descriptor.resize, job.local_features, job.reference_views),
         repeats=Repeats(staging.staged_contents(staged)),
         first_position=sum(chunk.images for chunk in staged),
     )
     with closing(loaded):
         for batch in loaded:
-            yield Described(batch.rows, batch.ok, job.runtime.describe(batch.pixels), batch.also, batch.repeats)
+            yield describe_references(batch, job.runtime)
 
 
 def _codes(
@@ -291,7 +299,7 @@ def _build_shards(
         }
         done = staging.recall(job.building, f"shard-{number:04d}", key)
         if done is None or not _is_whole(job.index, entry := snapshots.parse_shard(done)):
-            entry = build_shard(folder, group, schema, duplicates, codes, dimension)
+            entry = build_shard(folder, group, schema, duplicates, codes, dimension, job.reference_views)
             staging.remember(job.building, f"shard-{number:04d}", key, asdict(entry))
         yield entry
 
@@ -334,6 +342,7 @@ def _plan(job: _Job) -> dict[str, Any]:
         "descriptor": f"{job.descriptor.name} {job.descriptor.hash}",
         "limits": asdict(job.limits),
         "local_features": f"{job.local_features} {CODEC}" if job.local_features else None,
+        "reference_views": None if job.reference_views == "whole" else job.reference_views,
         "embeddings": job.runtime is None,
     }
 

@@ -42,17 +42,20 @@ class MemoryPlan:
         return max(CHUNK_IMAGES, min(recipe.shard_images, most))
 
 
-def memory_plan(max_memory: int | None, workers: int, limits: Limits, local_features: int) -> MemoryPlan:
+def memory_plan(
+    max_memory: int | None, workers: int, limits: Limits, local_features: int, view_numbers: int = 0
+) -> MemoryPlan:
     """Divide `max_memory` bytes (None: half of the memory that this machine or container has) over the parts.
 
     Decoding counts one ordinary photo for each worker (0: nothing is decoded) and one image as large as `limits` allow;
-    `local_features` of each image wait until their chunk is full, and are there twice while it is written.
+    `local_features` of each image, and the `view_numbers` of the descriptors of its parts, wait until their chunk is
+    full, and are there twice while it is written.
     Raises UsageError with the least amount when it is too little.
     """
     given = max_memory if max_memory is not None else total_memory() // 2
     process = resident_bytes() + _LIBRARIES + (workers * _WORKER if local_features else 0)
     decode = workers * _DECODE + limits.max_bytes + 3 * limits.max_pixels
-    staged = 2 * CHUNK_IMAGES * local_features * RECORD_BYTES
+    staged = 2 * CHUNK_IMAGES * (local_features * RECORD_BYTES + 4 * view_numbers)
     least = process + max(decode + staged + _LEAST_QUEUE, _LEAST_WORK)
     if given < least:
         raise UsageError(
@@ -65,7 +68,7 @@ def memory_plan(max_memory: int | None, workers: int, limits: Limits, local_feat
     if workers:
         text += f", {decode / MIB:,.0f} for decoding with {workers} workers, {queue / MIB:,.0f} for images that wait"
     if staged:
-        text += f", {staged / MIB:,.0f} for local features"
+        text += f", {staged / MIB:,.0f} for local features{' and views' if view_numbers else ''}"
     return MemoryPlan(**{**plan.__dict__, "text": text})
 
 

@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice, tee
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,12 @@ import pyarrow.parquet as pq
 
 from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.runtimes import Runtime
+from copydet.engines.describe import also_of_reference, describe_references
 from copydet.errors import CopydetError, UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
-from copydet.images.loader import Also, load
+from copydet.images.loader import load
 from copydet.images.originals import Originals, original_image
-from copydet.images.resize import Resize
-from copydet.local_features.describe import CODEC, LOCAL_EDGE, describe_local
+from copydet.local_features.describe import CODEC
 from copydet.progress import Progress, Silent
 from copydet.records import Described, Image
 from copydet.shards.build import codes_of
@@ -40,7 +39,15 @@ from copydet.shards.check import check_index
 from copydet.shards.deletions import move_deletions
 from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, join_local, write_local
 from copydet.shards.quantiser import decode_exact, recover_quantiser, write_codes
-from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, fits, map_descriptors
+from copydet.shards.shard import (
+    CODES,
+    DESCRIPTORS,
+    IMAGES,
+    VIEW_DESCRIPTORS,
+    fits,
+    map_descriptors,
+    vector_files,
+)
 from copydet.store import atomic, snapshots
 from copydet.store.check import Problem, check_files, named_files
 from copydet.store.hashing import hash_bytes, hash_file
@@ -178,19 +185,21 @@ def _mend_shard(
     for name in shard.files.keys() - bad:
         _link(old / name, folder / name)
     local = shard.local
-    if DESCRIPTORS in bad and shard.codes == "Flat" and CODES not in bad:
-        with atomic.new_file(folder / DESCRIPTORS) as path:
-            decode_exact(old / CODES).tofile(path)
-        bad = bad - {DESCRIPTORS}
-    elif DESCRIPTORS in bad:
-        bad = bad | {CODES}
-    if bad & {DESCRIPTORS, FEATURES, OFFSETS}:
+    for codes, descriptors, _ in vector_files(shard.reference_views):
+        if descriptors in bad and shard.codes == "Flat" and codes not in bad:
+            with atomic.new_file(folder / descriptors) as path:
+                decode_exact(old / codes).tofile(path)
+            bad = bad - {descriptors}
+        elif descriptors in bad:
+            bad = bad | {codes}
+    if bad & {DESCRIPTORS, VIEW_DESCRIPTORS, FEATURES, OFFSETS}:
         features = _from_originals(old / IMAGES, folder, snapshot, shard, bad, means)
         local = LocalEntry(CODEC, features) if bad & {FEATURES, OFFSETS} else local
-    vectors = map_descriptors(folder / DESCRIPTORS, snapshot.descriptor.dimension)
-    if CODES in bad:
-        with atomic.new_file(folder / CODES) as path:
-            write_codes(path, codes_of(index, snapshot, shard.codes).quantiser, vectors)
+    for codes, descriptors, _ in vector_files(shard.reference_views):
+        if codes in bad:
+            vectors = map_descriptors(folder / descriptors, snapshot.descriptor.dimension)
+            with atomic.new_file(folder / codes) as path:
+                write_codes(path, codes_of(index, snapshot, shard.codes).quantiser, vectors)
     entry = replace(
         shard, name=folder.name, files={name: file_entry(folder / name) for name in shard.files}, local=local
     )
@@ -206,14 +215,16 @@ def _from_originals(
     wants_local = bool(bad & {FEATURES, OFFSETS})
     count = int(snapshot.recipe.get("local_features", 0)) if wants_local else 0
     with ExitStack() as stack:
-        file = None
-        if DESCRIPTORS in bad:
-            file = stack.enter_context(open(stack.enter_context(atomic.new_file(folder / DESCRIPTORS)), "wb"))
+        files = {
+            name: stack.enter_context(open(stack.enter_context(atomic.new_file(folder / name)), "wb"))
+            for name in bad & {DESCRIPTORS, VIEW_DESCRIPTORS}
+        }
 
         def parts() -> Iterator[StoredLocal]:
-            for batch in _describe_again(images, shard.described, count, means):
-                if file is not None:
-                    file.write(batch.vectors.astype(np.float16).tobytes())
+            for batch in _describe_again(images, shard, count, means):
+                for name, file in files.items():
+                    vectors = batch.vectors if name == DESCRIPTORS else np.asarray(batch.views)
+                    file.write(vectors.astype(np.float16).tobytes())
                 means.progress.advance(len(batch.rows))
                 yield join_local(batch.local)
 
@@ -222,21 +233,20 @@ def _from_originals(
         return sum(len(part.features) for part in parts())
 
 
-def _describe_again(images: Path, described: int, local_features: int, means: _Means) -> Iterator[Described]:
-    """The first `described` images of a shard from their originals. Raises CopydetError when one of them cannot be
-    read, or is another image than it was.
+def _describe_again(images: Path, shard: ShardEntry, local_features: int, means: _Means) -> Iterator[Described]:
+    """The described images of a shard from their originals. Raises CopydetError when one of them cannot be read, or is
+    another image than it was.
     """
     runtime = means.open_runtime()
-    work = partial(describe_local, count=local_features)
-    local = Also(Resize("long_edge", LOCAL_EDGE), work) if local_features else None
-    expected, asked = tee(islice(_rows(images), described))
+    resize = runtime.descriptor.resize
+    expected, asked = tee(islice(_rows(images), shard.described))
     loaded: Any = load(
         _originals(asked),
-        runtime.descriptor.resize,
+        resize,
         batch_size=_BATCH,
         workers=usable_cpus(),
         limits=means.limits,
-        also=local,
+        also=also_of_reference(resize, local_features, shard.reference_views),
     )
     with closing(loaded):
         for batch in loaded:
@@ -244,7 +254,7 @@ def _describe_again(images: Path, described: int, local_features: int, means: _M
                 if row.status != "ok" or row.sha256 != before["sha256"]:
                     why = row.message if row.status != "ok" else "it is another file than it was"
                     raise CopydetError(f"the original {before['uri']} cannot be used: {why}")
-            yield Described(batch.rows, batch.ok, runtime.describe(batch.pixels), batch.also)
+            yield describe_references(batch, runtime)
 
 
 def _originals(rows: Iterable[Mapping[str, Any]]) -> Iterator[Image]:

@@ -17,7 +17,7 @@ from copydet.records import Pixels, Verdict
 from copydet.reports.destination import check_destination, replacing
 from copydet.reports.pictures import painted_over
 from copydet.verification.difference import CloseUp, close_up, lay_over
-from copydet.verification.outline import Points, as_matrix, at_sizes, shared_area
+from copydet.verification.outline import ALL, Points, Shares, as_matrix, at_sizes, shared_area
 from copydet.verification.words import transform_in_words
 
 WIDTH = 1240
@@ -64,20 +64,21 @@ def draw_evidence(
     verdict: Verdict,
     transform: tuple[float, ...] | None = None,
     overlaps: tuple[float | None, float | None] = (None, None),
+    part: Shares | None = None,
     names: tuple[str, str] = ("A", "B"),
     notes: Sequence[str] = (),
 ) -> Pixels:
     """Draw the evidence of one match as a picture of WIDTH pixels, to be saved as it is.
 
     `transform` is that of `Match`, between the pixels given here; without one the two are shown beside each other and
-    the picture says so. `overlaps` are query_overlap and reference_overlap of `Match`. `notes` are lines below the
-    head, such as other scores.
+    the picture says so. `overlaps` are query_overlap and reference_overlap of `Match`, `part` is its part. `notes`
+    are lines below the head, such as other scores.
     """
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     about = [_cut(pen, f"{names[0]} against {names[1]}", _SMALL, WIDTH - 2 * _EDGE)]
     about += [line for note in notes for line in _wrapped(pen, _printable(note), _SMALL)]
-    said = _wrapped(pen, _words(query, reference, transform, overlaps), _LARGE)
-    panels = _panels(query, reference, transform, names)
+    said = _wrapped(pen, _words(query, reference, transform, overlaps, part), _LARGE)
+    panels = _panels(query, reference, transform, part or ALL, names)
     height = _EDGE + _HEAD + 30 * len(said) + 23 * len(about) + 2 * (_PANEL[1] + _CAPTION + _GAP) + _EDGE
     canvas = Image.new("RGB", (WIDTH, height), _GROUND)
     y = _draw_head(ImageDraw.Draw(canvas), score, verdict, said, about)
@@ -92,28 +93,29 @@ def _words(
     reference: Pixels,
     transform: tuple[float, ...] | None,
     overlaps: tuple[float | None, float | None],
+    part: Shares | None,
 ) -> str:
     if transform is None:
         return "No common geometry was found"
-    words = transform_in_words(transform, _size(query), _size(reference), *overlaps)
+    words = transform_in_words(transform, _size(query), _size(reference), *overlaps, part)
     return words[:1].upper() + words[1:]
 
 
 def _panels(
-    query: Pixels, reference: Pixels, transform: tuple[float, ...] | None, names: tuple[str, str]
+    query: Pixels, reference: Pixels, transform: tuple[float, ...] | None, part: Shares, names: tuple[str, str]
 ) -> list[_Panel]:
     """What is drawn, each panel already at its size."""
     ours, theirs = _fitted(query), _fitted(reference)
     areas = None
     if transform is not None:
         matrix = at_sizes(as_matrix(transform), (_size(query), _size(ours)), (_size(reference), _size(theirs)))
-        areas = shared_area(matrix, _size(ours), _size(theirs))
+        areas = shared_area(matrix, _size(ours), _size(theirs), part)
     if transform is None or areas is None or not len(areas[0]):
         return [_Panel(names[0], ours), _Panel(names[1], theirs)]
     panels = [_Panel(names[0], _outlined(ours, areas[0])), _Panel(names[1], _outlined(theirs, areas[1]))]
-    laid, mask = lay_over(theirs, matrix, _size(ours))
+    laid, mask = lay_over(theirs, matrix, _size(ours), part)
     panels.append(_Panel(f"{names[1]} laid over {names[0]}, left half", _split(ours, laid, mask)))
-    seen = close_up(query, reference, as_matrix(transform), _CLOSE_UP_EDGE)
+    seen = close_up(query, reference, as_matrix(transform), _CLOSE_UP_EDGE, part)
     if seen is not None:
         panels.append(_Panel(f"What was changed: {_share(seen.changed)}", _changes(ours, seen, areas[0])))
     return panels

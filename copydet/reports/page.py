@@ -22,6 +22,7 @@ from copydet.progress import show
 from copydet.records import Match, QueryResult, Verdict
 from copydet.reports.destination import check_destination, replacing
 from copydet.reports.pictures import Picture, closer_look, geometry, make_picture, paint, webp
+from copydet.verification.outline import ALL
 from copydet.verification.words import transform_in_words
 
 THUMBNAIL_EDGE = 160  # pixels, the longer one
@@ -189,7 +190,7 @@ class _Page:
         for image, data in ((row.shown["image"], query), (reference["image"], original)):
             if "large" not in image and (picture := make_picture(data, LARGE_EDGE)) is not None:
                 image["large"] = self._write(picture.webp)
-        seen = closer_look(query, original, match.transform, DIFFERENCE_EDGE)
+        seen = closer_look(query, original, match.transform, DIFFERENCE_EDGE, match.part or ALL)
         if seen is not None:
             number = self._write(webp(paint(seen.aligned.difference)))
             reference["difference"] = {"n": number, "box": _rounded(seen.box), "changed": round(seen.changed, 4)}
@@ -209,14 +210,15 @@ def _shown_geometry(match: Match, query: dict[str, Any] | None, reference: dict[
     if match.transform is None or query is None or reference is None:
         return {}
     sizes = (query["width"], query["height"]), (reference["width"], reference["height"])
-    words = transform_in_words(match.transform, *sizes, match.query_overlap, match.reference_overlap)
-    shared = geometry(match.transform, *sizes)
+    words = transform_in_words(match.transform, *sizes, match.query_overlap, match.reference_overlap, match.part)
+    shared = geometry(match.transform, *sizes, match.part or ALL)
     if shared is None:
         return {"words": words}
     return {
         "words": words,
         "in_query": _rounded(shared.in_query.ravel()),
         "in_reference": _rounded(shared.in_reference.ravel()),
+        "part": match.part is not None,
         "lay": [float(f"{value:.7g}") for value in shared.lay.ravel()],
     }
 

@@ -13,7 +13,7 @@ from copydet.images.decode import Decoded, Resize, decode
 from copydet.images.resize import resize_to
 from copydet.records import Pixels
 from copydet.verification.difference import CloseUp, Plane, close_up
-from copydet.verification.outline import Matrix, Points, Size, as_matrix, at_sizes, shared_area
+from copydet.verification.outline import ALL, Matrix, Points, Shares, Size, as_matrix, at_sizes, shared_area
 
 QUALITY = 62  # of WebP
 _MOST_DECODED = 1600  # pixels, the shorter side of what is decoded for a difference map
@@ -70,10 +70,10 @@ class Geometry:
     lay: Matrix
 
 
-def geometry(transform: tuple[float, ...], query: Size, reference: Size) -> Geometry | None:
-    """None where the images share nothing, or the transform is no homography."""
+def geometry(transform: tuple[float, ...], query: Size, reference: Size, part: Shares = ALL) -> Geometry | None:
+    """Of a `part` of the reference. None where the images share nothing, or the transform is no homography."""
     matrix = as_matrix(transform)
-    in_query, in_reference = shared_area(matrix, query, reference)
+    in_query, in_reference = shared_area(matrix, query, reference, part)
     if not len(in_query):
         return None
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
@@ -84,13 +84,15 @@ def geometry(transform: tuple[float, ...], query: Size, reference: Size) -> Geom
     return Geometry(in_query, in_reference, np.asarray(lay / depth, np.float64))
 
 
-def closer_look(query: bytes, reference: bytes, transform: tuple[float, ...], edge: int) -> CloseUp | None:
+def closer_look(
+    query: bytes, reference: bytes, transform: tuple[float, ...], edge: int, part: Shares = ALL
+) -> CloseUp | None:
     """The shared area of two encoded images, decoded only as large as it takes; None where there is none to see."""
     small_query, small_reference = _decode(query, edge), _decode(reference, edge)
     if small_query is None or small_reference is None:
         return None
     sizes = [(each.width, each.height) for each in (small_query, small_reference)]
-    areas = shared_area(as_matrix(transform), sizes[0], sizes[1])
+    areas = shared_area(as_matrix(transform), sizes[0], sizes[1], part)
     if not len(areas[0]):
         return None
     pixels = []
@@ -101,7 +103,7 @@ def closer_look(query: bytes, reference: bytes, transform: tuple[float, ...], ed
         pixels.append((larger or decoded).pixels)
     has = [(each.shape[1], each.shape[0]) for each in pixels]
     matrix = at_sizes(as_matrix(transform), (sizes[0], has[0]), (sizes[1], has[1]))
-    return close_up(pixels[0], pixels[1], matrix, edge)
+    return close_up(pixels[0], pixels[1], matrix, edge, part)
 
 
 def paint(difference: Plane) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from copydet.reports.destination import check_destination, replacing
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS = tuple(field.name for field in fields(Match))
+COLUMNS = tuple(field.name for field in fields(Match) if field.metadata.get("column", True))
 FAILED_COLUMNS = ("query_id", "uri", "status", "message")
 
 # Parquet row groups: large enough to compress well, small enough that a run's memory does not depend on its length.

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.records import ImageRow, Vectors
+from copydet.images.parts import WHOLE, Part
+from copydet.records import ImageRow, StoredVectors, Vectors
 from copydet.search.merge import Merged
-from copydet.search.retrieve import SearchableShard, exact_similarity
+from copydet.search.retrieve import exact_similarity
+from copydet.search.views import CHANCE
 from copydet.search.votes import Voted
 from copydet.shards.shard import Shard
 
@@ -18,7 +20,9 @@ class Candidate:
     """A reference proposed for a query: row `row` of shard number `shard`.
 
     `similarity` and `normalised` are those of the view, number `view` of the query's, that is the most similar after
-    its background and its cost. `votes` is the weight of the local features' votes, 0 where they did not propose it.
+    its background and its cost, to `part` of the reference, which costs as much as a part of the query; only the
+    whole query is compared with parts. `votes` is the weight of the local features' votes, 0 where they did not propose
+    it.
     """
 
     shard: int
@@ -27,10 +31,16 @@ class Candidate:
     similarity: float
     normalised: float
     votes: float
+    part: Part = WHOLE
+
+    @property
+    def reference_cost(self) -> float:
+        """What is taken off `normalised` for the reference's part when views compete."""
+        return 0.0 if self.part == WHOLE else CHANCE
 
 
 def propose(
-    shards: Sequence[SearchableShard],
+    shards: Sequence[Shard],
     vectors: Vectors,
     background: NDArray[np.float32],
     cost: NDArray[np.float32],
@@ -72,7 +82,7 @@ def look_up(shards: Sequence[Shard], candidates: Sequence[Sequence[Candidate]]) 
 
 
 def _look_at(
-    shards: Sequence[SearchableShard],
+    shards: Sequence[Shard],
     views: Vectors,
     background: NDArray[np.float32],
     cost: NDArray[np.float32],
@@ -81,18 +91,41 @@ def _look_at(
 ) -> list[Candidate]:
     if not places:
         return []
-    stored = np.stack([shards[shard].descriptors[row] for shard, row in places])
-    similarity = exact_similarity(views, stored).astype(np.float32)  # [views, candidates]
+    stored = [_rows(shards[shard], row) for shard, row in places]
+    starts = np.cumsum([0, *map(len, stored)])
+    similarity = exact_similarity(views, np.concatenate(stored)).astype(np.float32)  # [views, rows of candidates]
     normalised = similarity - background[:, None]
-    best = (normalised - cost[:, None]).argmax(axis=0)
-    return [
-        Candidate(
-            shard,
-            row,
-            int(view),
-            float(similarity[view, number]),
-            float(normalised[view, number]),
-            weights.get((shard, row), 0.0),
+    worth = normalised - cost[:, None]
+    parts = np.setdiff1d(np.arange(starts[-1]), starts)
+    worth[0, parts] -= CHANCE
+    worth[1:, parts] = -np.inf  # see reference_views.py
+    proposed = []
+    for number, (shard, row) in enumerate(places):
+        rows = slice(starts[number], starts[number + 1])
+        view, part = np.unravel_index(worth[:, rows].argmax(), worth[:, rows].shape)
+        at = int(view), int(starts[number] + part)
+        proposed.append(
+            Candidate(
+                shard,
+                row,
+                int(view),
+                float(similarity[at]),
+                float(normalised[at]),
+                weights.get((shard, row), 0.0),
+                _part(shards[shard], int(part)),
+            )
         )
-        for number, ((shard, row), view) in enumerate(zip(places, best, strict=True))
-    ]
+    return proposed
+
+
+def _rows(shard: Shard, row: int) -> StoredVectors:
+    """Descriptors of an image and of its parts, float16 [1 + parts, dimension]."""
+    whole = shard.descriptors[row : row + 1]
+    if shard.views is None:
+        return whole
+    count = len(shard.views.parts)
+    return np.concatenate([whole, shard.views.descriptors[row * count : (row + 1) * count]])
+
+
+def _part(shard: Shard, place: int) -> Part:
+    return WHOLE if place == 0 or shard.views is None else shard.views.parts[place - 1]

@@ -1,4 +1,4 @@
-"""From what every view of a query found to one list a query: the best view of each reference.
+"""From what every view of a query found to one list a query: the best view of each reference, whole or in parts.
 
 Each view is normalised with its own background similarity before the best is taken, as in D2LV (Wang et al., arXiv
 2111.07090): a small or plain part is similar to much, and would win every comparison of plain similarities.
@@ -32,16 +32,25 @@ def view_offsets(views: Sequence[Sized]) -> NDArray[np.int64]:
     return np.cumsum([0, *map(len, views)], dtype=np.int64)
 
 
-def merge_views(found: Candidates, taken_off: NDArray[np.float32], offsets: NDArray[np.int64], k: int) -> Merged:
+def merge_views(
+    found: Candidates,
+    taken_off: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    k: int,
+    reference_cost: NDArray[np.float32] | None = None,
+) -> Merged:
     """Merge the views of each query: those of query q are lines offsets[q] to offsets[q + 1] - 1 of `found`.
 
     `taken_off` float32 [views] is subtracted from the similarities of a view: its background similarity, and what it
-    costs to be another view than the whole. Of equal views the first wins. A query may have no views.
+    costs to be another view than the whole; `reference_cost` float32 [views, k], what it costs to be a part of the
+    reference, which may be found several times. Of equal views the first wins. A query may have no views.
     """
     line, place = np.nonzero(found.row >= 0)
     query = np.searchsorted(offsets, line, side="right") - 1
     shard, row = found.shard[line, place], found.row[line, place]
     normalised = found.similarity[line, place] - taken_off[line]
+    if reference_cost is not None:
+        normalised -= reference_cost[line, place]
     by_reference = np.lexsort((line, -normalised, row, shard, query))
     best = by_reference[_is_first(query[by_reference], shard[by_reference], row[by_reference])]
     ordered = best[np.lexsort((row[best], shard[best], -normalised[best], query[best]))]

@@ -11,46 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.images.parts import HALVES, NINTHS, QUARTERS, SMALLEST_PART, Part
 from copydet.records import Pixels
 from copydet.search.rectangles import Rectangle, find_rectangles
 
 ViewLevel = Literal["whole", "halves", "quarters", "ninths", "auto"]
 VIEW_LEVELS: tuple[ViewLevel, ...] = ("whole", "halves", "quarters", "ninths", "auto")
 
-SMALLEST_VIEW = 24  # pixels a side: smaller parts say nothing
-
-_Part = tuple[str, float, float, float, float]  # name; left, top, right, bottom as shares of the sides
-
-_HALVES: tuple[_Part, ...] = (
-    ("left half", 0, 0, 1 / 2, 1),
-    ("right half", 1 / 2, 0, 1, 1),
-    ("top half", 0, 0, 1, 1 / 2),
-    ("bottom half", 0, 1 / 2, 1, 1),
-    ("centre half", 1 / 4, 1 / 4, 3 / 4, 3 / 4),
-)
-_QUARTERS: tuple[_Part, ...] = (
-    ("top left quarter", 0, 0, 1 / 2, 1 / 2),
-    ("top right quarter", 1 / 2, 0, 1, 1 / 2),
-    ("bottom left quarter", 0, 1 / 2, 1 / 2, 1),
-    ("bottom right quarter", 1 / 2, 1 / 2, 1, 1),
-)
-_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "middle", "right")
-_NINTHS: tuple[_Part, ...] = tuple(
-    (
-        "middle ninth" if row == column == 1 else f"{_ROWS[row]} {_COLUMNS[column]} ninth",
-        0.3 * column,
-        0.3 * row,
-        0.3 * column + 0.4,
-        0.3 * row + 0.4,
-    )
-    for row in range(3)
-    for column in range(3)
-)
-
-
 # What a view's normalised similarities have to be better by to beat the whole's: every further look at an image meets
 # something alike by chance. Rectangles pay nothing, they lie where a picture was found. Chosen on training images.
-_CHANCE = 0.06
+CHANCE = 0.06
 _AROUND = (0.08, 0.8)  # shares of the image that a rectangle has to cover for its surroundings to be looked at
 
 
@@ -79,10 +49,10 @@ def query_views(pixels: Pixels, level: ViewLevel) -> list[View]:
     if level == "whole":
         return [whole]
     shares = {
-        "halves": _HALVES,
-        "quarters": _HALVES + _QUARTERS,
-        "ninths": _HALVES + _QUARTERS + _NINTHS,
-        "auto": _QUARTERS,
+        "halves": HALVES,
+        "quarters": HALVES + QUARTERS,
+        "ninths": HALVES + QUARTERS + NINTHS,
+        "auto": QUARTERS,
     }
     return [whole, *_set_in(whole), *_moved(whole), *_parts(whole, shares[level])]
 
@@ -93,7 +63,7 @@ def _set_in(whole: View) -> list[View]:
     views = [
         part(whole, f"rectangle {number}", box.left, box.top, box.right, box.bottom)
         for number, box in enumerate(boxes, start=1)
-        if min(box.right - box.left, box.bottom - box.top) >= SMALLEST_VIEW
+        if min(box.right - box.left, box.bottom - box.top) >= SMALLEST_PART
     ]
     height, width = whole.pixels.shape[:2]
     for number, box in enumerate(boxes, start=1):
@@ -110,21 +80,21 @@ def _around(whole: View, name: str, box: Rectangle) -> View:
     rest = np.subtract(sums, cv2.sumElems(pixels))[:3]
     painted = whole.pixels.copy()
     painted[inside] = np.rint(rest / (whole.pixels[..., 0].size - pixels[..., 0].size))
-    return View(name, painted, whole.to_whole, _CHANCE)
+    return View(name, painted, whole.to_whole, CHANCE)
 
 
 def _moved(whole: View) -> list[View]:
     turned = [moved(whole, f"turned {90 * turns}", quarter_turns=turns) for turns in (1, 2, 3)]
-    return [replace(view, cost=_CHANCE) for view in (moved(whole, "mirrored", mirrored=True), *turned)]
+    return [replace(view, cost=CHANCE) for view in (moved(whole, "mirrored", mirrored=True), *turned)]
 
 
-def _parts(whole: View, shares: tuple[_Part, ...]) -> list[View]:
+def _parts(whole: View, shares: tuple[Part, ...]) -> list[View]:
     height, width = whole.pixels.shape[:2]
     views = []
-    for name, left, top, right, bottom in shares:
-        x, y, end_x, end_y = round(left * width), round(top * height), round(right * width), round(bottom * height)
-        if min(end_x - x, end_y - y) >= SMALLEST_VIEW:
-            views.append(replace(part(whole, name, x, y, end_x, end_y), cost=_CHANCE))
+    for each in shares:
+        left, top, right, bottom = each.pixels(width, height)
+        if min(right - left, bottom - top) >= SMALLEST_PART:
+            views.append(replace(part(whole, each.name, left, top, right, bottom), cost=CHANCE))
     return views
 
 

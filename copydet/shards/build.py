@@ -16,7 +16,7 @@ from copydet.shards.duplicates import read_duplicates
 from copydet.shards.local import FEATURES, OFFSETS, write_local
 from copydet.shards.metadata import conform, read_schema, unify_schemas
 from copydet.shards.quantiser import read_quantiser, train_quantiser, write_codes
-from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, map_descriptors
+from copydet.shards.shard import DESCRIPTORS, IMAGES, file_names, map_descriptors, vector_files
 from copydet.shards.staging import Chunk
 from copydet.store import atomic
 from copydet.store.snapshots import LocalEntry, ShardEntry, Snapshot, file_entry
@@ -67,32 +67,34 @@ def build_shard(
     duplicates: Path,
     codes: Codes,
     dimension: int,
+    reference_views: str = "whole",
 ) -> ShardEntry:
     """Write one shard's files to `folder`, which is named like the shard. Memory: its codes and a few chunks.
 
     Rows with status ok come first, in source order, then the others, in source order. Rows that `duplicates` names get
-    their new id and status duplicate_id, and their descriptor and local features are left out.
+    their new id and status duplicate_id, and their descriptors and local features are left out. `reference_views` is
+    what the chunks were described with.
     """
     atomic.remove(folder)
     atomic.make_folder(folder)
     renamed = read_duplicates(duplicates, chunks[0].number, chunks[-1].number)
     with atomic.new_file(folder / IMAGES) as path, pq.ParquetWriter(path, schema) as writer:
         images, described = _write_rows(writer, chunks, schema, renamed)
-    with atomic.new_file(folder / DESCRIPTORS) as path, open(path, "wb") as file:
-        for chunk in chunks:
-            kept = np.delete(chunk.vectors(dimension), _left_out(chunk, renamed), axis=0)
-            file.write(kept.tobytes())
-    vectors = map_descriptors(folder / DESCRIPTORS, dimension)
-    if len(vectors) != described:
-        raise CopydetError(
-            f"{folder}: {len(vectors):,} descriptors for {described:,} images; delete building/ and run again"
-        )
-    with atomic.new_file(folder / CODES) as path:
-        write_codes(path, codes.quantiser, vectors)
+    for codes_name, descriptors_name, of_image in vector_files(reference_views):
+        with atomic.new_file(folder / descriptors_name) as path, open(path, "wb") as file:
+            for chunk in chunks:
+                stored = chunk.vectors(dimension) if descriptors_name == DESCRIPTORS else chunk.views(dimension)
+                file.write(np.delete(stored, _left_out(chunk, renamed), axis=0).tobytes())
+        vectors = map_descriptors(folder / descriptors_name, dimension)
+        if len(vectors) != of_image * described:
+            raise CopydetError(
+                f"{folder}: {len(vectors):,} descriptors for {described:,} images; delete building/ and run again"
+            )
+        with atomic.new_file(folder / codes_name) as path:
+            write_codes(path, codes.quantiser, vectors)
     local = _write_local(folder, chunks, renamed) if chunks[0].has_local else None
-    names = (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if local else ()))
-    files = {name: file_entry(folder / name) for name in names}
-    return ShardEntry(folder.name, images, described, codes.factory, files, local)
+    files = {name: file_entry(folder / name) for name in file_names(reference_views, local is not None)}
+    return ShardEntry(folder.name, images, described, codes.factory, files, local, reference_views)
 
 
 def _write_rows(

@@ -25,7 +25,7 @@ from copydet.shards.deletions import image_files, read_deletions
 from copydet.shards.local import FEATURES
 from copydet.shards.metadata import CONTRACT
 from copydet.shards.quantiser import make_codes
-from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, Shard, fits, open_shard
+from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, Shard, ShardViews, fits, open_shard, vector_files
 from copydet.shards.sql import connect, living_rows
 from copydet.store import snapshots
 from copydet.store.check import Problem, check_files, files_of, named_files
@@ -133,12 +133,13 @@ def check_rows(index: Path, snapshot: Snapshot, entry: ShardEntry) -> Iterator[P
     except CopydetError as error:
         yield Problem(f"shards/{entry.name}/{CODES}", str(error))
         return
-    found = [
-        (IMAGES, _image_problems(shard)),
-        (DESCRIPTORS, _descriptor_problems(shard)),
-        (CODES, _code_problems(index, snapshot, entry, shard)),
-        (FEATURES, _local_problems(shard)),
-    ]
+    found = [(IMAGES, _image_problems(shard))]
+    of_wholes_and_parts = zip(vector_files(entry.reference_views), (shard, shard.views), strict=False)
+    for (codes_name, descriptors_name, _), rows in of_wholes_and_parts:
+        assert rows is not None
+        found.append((descriptors_name, _descriptor_problems(rows)))
+        found.append((codes_name, _code_problems(index, snapshot, entry, codes_name, rows)))
+    found.append((FEATURES, _local_problems(shard)))
     for name, problems in found:
         try:
             yield from (Problem(f"shards/{entry.name}/{name}", text) for text in problems)
@@ -168,31 +169,33 @@ def _image_problems(shard: Shard) -> Iterator[str]:
     yield from _named("rows have no id", np.array([not each for each in table["image_id"].to_pylist()], bool))
 
 
-def _descriptor_problems(shard: Shard) -> Iterator[str]:
-    strange = np.zeros(shard.described, bool)
-    for start in range(0, shard.described, _BLOCK):
-        block = shard.descriptors[start : start + _BLOCK].astype(np.float32)
+def _descriptor_problems(rows: Shard | ShardViews) -> Iterator[str]:
+    strange = np.zeros(len(rows.descriptors), bool)
+    for start in range(0, len(rows.descriptors), _BLOCK):
+        block = rows.descriptors[start : start + _BLOCK].astype(np.float32)
         squared = np.einsum("nd,nd->n", block, block)
         strange[start : start + _BLOCK] = ~(np.abs(squared - 1) < _LENGTH_ERROR)
     yield from _named("descriptors are not of length 1", strange)
 
 
-def _code_problems(index: Path, snapshot: Snapshot, entry: ShardEntry, shard: Shard) -> Iterator[str]:
+def _code_problems(
+    index: Path, snapshot: Snapshot, entry: ShardEntry, name: str, rows: Shard | ShardViews
+) -> Iterator[str]:
     """Codes are what the quantiser makes of the descriptors: byte for byte, or, where another processor rounded
     otherwise, each as near to its descriptor."""
     if entry.codes == "Flat":
         made: Any = None
     else:
-        made = make_codes(codes_of(index, snapshot, entry.codes).quantiser, shard.descriptors)
-        if hash_bytes(faiss.serialize_index(made).tobytes()) == entry.files[CODES].xxh3:
+        made = make_codes(codes_of(index, snapshot, entry.codes).quantiser, rows.descriptors)
+        if hash_bytes(faiss.serialize_index(made).tobytes()) == entry.files[name].xxh3:
             return
         if "fs" in entry.codes:  # FAISS 1.15 crashes where it decodes some of these
             yield "the codes are not those of the descriptors"
             return
-    strange = np.zeros(shard.described, bool)
-    for start in range(0, shard.described, _BLOCK):
-        stored = _decoded(shard.codes, start, min(_BLOCK, shard.described - start))
-        vectors = shard.descriptors[start : start + _BLOCK].astype(np.float32)
+    strange = np.zeros(len(rows.descriptors), bool)
+    for start in range(0, len(rows.descriptors), _BLOCK):
+        stored = _decoded(rows.codes, start, min(_BLOCK, len(rows.descriptors) - start))
+        vectors = rows.descriptors[start : start + _BLOCK].astype(np.float32)
         best = 0.0 if made is None else _distance(vectors, _decoded(made, start, len(vectors)))
         strange[start : start + _BLOCK] = ~(_distance(vectors, stored) <= best + _CODE_ERROR)
     yield from _named("codes are not those of their descriptors", strange)

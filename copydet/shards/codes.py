@@ -15,25 +15,26 @@ import faiss
 
 from copydet.errors import CopydetError
 from copydet.records import Vectors
-from copydet.store.snapshots import ShardEntry
 
 _SECONDS_TO_READ = 600
 
 
-def read_codes(path: Path, entry: ShardEntry, dimension: int) -> Any:
-    """The FAISS index of a shard, mapped where FAISS can. Raises CopydetError when it is damaged or another's."""
+def read_codes(path: Path, factory: str, count: int, dimension: int) -> Any:
+    """A FAISS index of a shard, made with `factory` of `count` vectors, mapped where FAISS can. Raises CopydetError
+    when it is damaged or another's.
+    """
     # IO_FLAG_MMAP_IFC maps flat and inverted-list codes, but reads fast-scan codes twice: those are read plainly.
-    flags = 0 if "fs" in entry.codes else faiss.IO_FLAG_MMAP_IFC
+    flags = 0 if "fs" in factory else faiss.IO_FLAG_MMAP_IFC
     try:
-        if not (_holds_exact(path, entry.described, dimension) or _can_be_read(path, flags)):
+        if not (_holds_exact(path, count, dimension) or _can_be_read(path, flags)):
             raise CopydetError(f"{path} is damaged: FAISS cannot read it")
         codes = faiss.read_index(str(path), flags)
     except (RuntimeError, MemoryError, OSError) as error:
         raise CopydetError(f"{path} is damaged: FAISS cannot read it") from error
-    if (codes.d, codes.ntotal, codes.metric_type) != (dimension, entry.described, faiss.METRIC_INNER_PRODUCT):
+    if (codes.d, codes.ntotal, codes.metric_type) != (dimension, count, faiss.METRIC_INNER_PRODUCT):
         raise CopydetError(
             f"{path} does not belong to this shard: it holds {codes.ntotal:,} codes of {codes.d} numbers "
-            f"instead of {entry.described:,} of {dimension}"
+            f"instead of {count:,} of {dimension}"
         )
     return codes
 

@@ -15,7 +15,7 @@ from copydet.shards.build import Codes, write_tables
 from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, write_local
 from copydet.shards.metadata import conform, read_schema, unify_schemas
 from copydet.shards.quantiser import write_codes
-from copydet.shards.shard import CODES, DESCRIPTORS, IMAGES, Shard, map_descriptors
+from copydet.shards.shard import IMAGES, Shard, file_names, map_descriptors, vector_files
 from copydet.store import atomic
 from copydet.store.snapshots import LocalEntry, ShardEntry, file_entry
 
@@ -27,7 +27,8 @@ def join_shards(
 ) -> ShardEntry:
     """Write one shard of all images of `shards`, in their order, to `folder`, which is named like the shard.
 
-    `removed`: shard name -> rows of its images.parquet to leave out. All shards have local features, or none has.
+    `removed`: shard name -> rows of its images.parquet to leave out. All shards have local features, or none has, and
+    the same views.
     Memory: the codes, and blocks of the rest.
     """
     atomic.remove(folder)
@@ -37,18 +38,21 @@ def join_shards(
     schema = unify_schemas(read_schema(shard.images_path) for shard in shards)
     with atomic.new_file(folder / IMAGES) as path, pq.ParquetWriter(path, schema) as writer:
         described, failed = (write_tables(writer, _rows(parts, schema, described=each)) for each in (True, False))
-    with atomic.new_file(folder / DESCRIPTORS) as path, open(path, "wb") as file:
-        for shard, alive in parts:
-            for block in _blocks(shard.described):
-                file.write(shard.descriptors[block][alive[block]].tobytes())
-    with atomic.new_file(folder / CODES) as path:
-        write_codes(path, codes.quantiser, map_descriptors(folder / DESCRIPTORS, dimension))
+    views = shards[0].reference_views
+    for codes_name, descriptors_name, of_image in vector_files(views):
+        with atomic.new_file(folder / descriptors_name) as path, open(path, "wb") as file:
+            for shard, alive in parts:
+                stored = map_descriptors(shard.folder / descriptors_name, dimension)
+                stored = stored.reshape(shard.described, of_image, dimension)
+                for block in _blocks(shard.described):
+                    file.write(stored[block][alive[block]].tobytes())
+        with atomic.new_file(folder / codes_name) as path:
+            write_codes(path, codes.quantiser, map_descriptors(folder / descriptors_name, dimension))
     local = None
     if all(shard.local is not None for shard in shards):
         local = LocalEntry(CODEC, write_local(folder / FEATURES, folder / OFFSETS, _local(parts)))
-    names = (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if local else ()))
-    files = {name: file_entry(folder / name) for name in names}
-    return ShardEntry(folder.name, described + failed, described, codes.factory, files, local)
+    files = {name: file_entry(folder / name) for name in file_names(views, local is not None)}
+    return ShardEntry(folder.name, described + failed, described, codes.factory, files, local, views)
 
 
 def _living(shard: Shard, removed: NDArray[np.int64] | None) -> NDArray[np.bool_]:

@@ -5,11 +5,12 @@ searched.
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from copydet.errors import UsageError
+from copydet.images.parts import REFERENCE_VIEWS
 
 TRAIN_PER_LIST = 39  # FAISS's own lower bound of training points for a centroid
 _ID_BYTES = 8  # an inverted list keeps a 64-bit number beside each code
@@ -30,6 +31,7 @@ class Recipe:
     candidates: int
     auto_images: int
     local_features: int
+    reference_views: str = "whole"
 
     def codes(self, dimension: int, shard_images: int, trained_on: int) -> str:
         """The FAISS factory string for shards of up to `shard_images` images, trained on `trained_on` images."""
@@ -39,7 +41,10 @@ class Recipe:
         return self.factory.format(dimension=dimension, lists=lists, code_bytes=code_bytes, rotated=rotated)
 
     def memory_bytes(self, dimension: int) -> int:
-        """Bytes of memory that one image's code takes when it is searched."""
+        """Bytes of memory that the codes of one image, and of its parts, take when they are searched."""
+        return (1 + len(REFERENCE_VIEWS[self.reference_views])) * self._code_bytes(dimension)
+
+    def _code_bytes(self, dimension: int) -> int:
         if self.code_bytes:
             return min(self.code_bytes, dimension) + _ID_BYTES
         if "RaBitQ" in self.factory:  # a bit a number and two floats (Gao and Long, SIGMOD 2024)
@@ -80,6 +85,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
     for name in values:
         if name not in known:
             raise ValueError(f"unknown field {name!r}; the fields are {', '.join(known)}")
+    values = {**{field.name: field.default for field in fields(Recipe) if field.default is not MISSING}, **values}
     for name, kind in known.items():
         if name not in values:
             raise ValueError(f"{name} is missing")
@@ -89,6 +95,8 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
         if kind is int and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1 << 40):
             raise ValueError(f"{name} must be a whole number from 0 on")
     recipe = Recipe(**values)
+    if recipe.reference_views not in REFERENCE_VIEWS:
+        raise ValueError(f"reference_views must be one of {', '.join(REFERENCE_VIEWS)}")
     if recipe.shard_images < 1:
         raise ValueError("shard_images must be at least 1")
     if recipe.train_images < recipe.train_images_min:
@@ -117,9 +125,11 @@ def choose_recipe(images: int, dimension: int, max_memory: int) -> tuple[Recipe,
     bytes.
 
     Returns it with a line that says which and why. The order is from exact to compressed; the first whose image count
-    fits, and whose codes fit half of the memory, is taken; where none does, that of the smallest codes.
+    fits, and whose codes fit half of the memory, is taken; where none does, that of the smallest codes. Recipes with
+    parts of images are taken by name only: when this is asked, the images are described.
     """
-    recipes = sorted((load_recipe(name) for name in recipe_names()), key=lambda recipe: recipe.auto_images or math.inf)
+    shipped = [recipe for recipe in map(load_recipe, recipe_names()) if recipe.reference_views == "whole"]
+    recipes = sorted(shipped, key=lambda recipe: recipe.auto_images or math.inf)
     meant = [recipe for recipe in recipes if not recipe.auto_images or images <= recipe.auto_images]
     fitting = [recipe for recipe in meant if images * recipe.memory_bytes(dimension) <= max_memory // 2]
     recipe = fitting[0] if fitting else min(meant, key=lambda recipe: recipe.memory_bytes(dimension))

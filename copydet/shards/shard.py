@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from copydet.errors import CopydetError, UsageError
+from copydet.images.parts import REFERENCE_VIEWS, Part
 from copydet.local_features.describe import CODEC, RECORD_BYTES
 from copydet.records import StoredVectors
 from copydet.shards.codes import read_codes
@@ -21,6 +22,32 @@ from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, map_local
 from copydet.store.snapshots import LocalEntry, ShardEntry, check_file, shard_folder
 
 CODES, DESCRIPTORS, IMAGES = "codes.faiss", "descriptors.f16", "images.parquet"
+VIEW_CODES, VIEW_DESCRIPTORS = "views.faiss", "views.f16"
+
+
+def vector_files(reference_views: str) -> tuple[tuple[str, str, int], ...]:
+    """Names of the codes and descriptors of a shard, and how many rows of them each image has: of the whole images,
+    then of their parts where these are described, too.
+    """
+    parts = len(REFERENCE_VIEWS[reference_views])
+    return ((CODES, DESCRIPTORS, 1), (VIEW_CODES, VIEW_DESCRIPTORS, parts))[: 2 if parts else 1]
+
+
+def file_names(reference_views: str, has_local: bool) -> tuple[str, ...]:
+    """The files of a shard."""
+    vectors = [name for codes, descriptors, _ in vector_files(reference_views) for name in (codes, descriptors)]
+    return (*vectors, IMAGES, *((FEATURES, OFFSETS) if has_local else ()))
+
+
+@dataclass(frozen=True)
+class ShardViews:
+    """The `parts` of a shard's images, which are searched beside the whole ones: row r of `codes` and of `descriptors`
+    is part r % len(parts) of image r // len(parts).
+    """
+
+    codes: Any
+    descriptors: StoredVectors
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -29,7 +56,9 @@ class Shard:
 
     `codes`: faiss.Index with inner product, `described` vectors. `descriptors`: float16 [described, dimension], memory-
     mapped, rows of length 1. `images`: rows of images.parquet, those without a descriptor at the end. `local_codec`:
-    what the bytes of the local features mean; None where the shard has none. `held` keeps the files from being deleted.
+    what the bytes of the local features mean; None where the shard has none. `reference_views`: what of the
+    images was described; `views`: their parts, None where there are only the wholes. `held` keeps the files from being
+    deleted.
     """
 
     name: str
@@ -41,6 +70,8 @@ class Shard:
     images_hash: str
     local_codec: str | None = None
     held: object = None
+    reference_views: str = "whole"
+    views: ShardViews | None = None
 
     @cached_property
     def local(self) -> StoredLocal | None:
@@ -93,26 +124,36 @@ def open_shard(index: Path, entry: ShardEntry, dimension: int, held: object = No
     paths = {name: check_file(index, f"shards/{entry.name}/{name}", file) for name, file in entry.files.items()}
     if reason := fits(entry, dimension):
         raise CopydetError(f"{folder} is damaged: {reason}")
+    opened = [
+        (read_codes(paths[codes], entry.codes, rows, dimension), _map(paths[descriptors], rows, dimension))
+        for codes, descriptors, of_image in vector_files(entry.reference_views)
+        for rows in [of_image * entry.described]
+    ]
     return Shard(
         name=entry.name,
         folder=folder,
         images=entry.images,
         described=entry.described,
-        codes=read_codes(paths[CODES], entry, dimension),
-        descriptors=_map(paths[DESCRIPTORS], entry.described, dimension),
+        codes=opened[0][0],
+        descriptors=opened[0][1],
         images_hash=entry.files[IMAGES].xxh3,
         local_codec=entry.local.codec if entry.local else None,
         held=held,
+        reference_views=entry.reference_views,
+        views=ShardViews(*opened[1], REFERENCE_VIEWS[entry.reference_views]) if len(opened) > 1 else None,
     )
 
 
 def fits(entry: ShardEntry, dimension: int) -> str:
     """Why the names, sizes and counts of a shard do not fit each other; empty when they do."""
-    for name in (CODES, DESCRIPTORS, IMAGES, *((FEATURES, OFFSETS) if entry.local else ())):
+    if entry.reference_views not in REFERENCE_VIEWS:
+        return f"it has views of a kind ({entry.reference_views}) that this copydet does not know"
+    for name in file_names(entry.reference_views, entry.local is not None):
         if name not in entry.files:
             return f"the snapshot lists no {name}"
-    if entry.files[DESCRIPTORS].bytes != entry.described * dimension * 2:
-        return f"{DESCRIPTORS} does not hold {entry.described:,} descriptors of {dimension} numbers"
+    for _, name, of_image in vector_files(entry.reference_views):
+        if entry.files[name].bytes != of_image * entry.described * dimension * 2:
+            return f"{name} does not hold {of_image * entry.described:,} descriptors of {dimension} numbers"
     if entry.local and not _local_fits(entry, entry.local):
         return f"{FEATURES} does not hold {entry.local.features:,} local features"
     return ""

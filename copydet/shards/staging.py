@@ -2,6 +2,7 @@
 
 building/plan.json             what is being built; a run goes on only from chunks of the same plan
 building/chunk-000000.f16      descriptors of the chunk's images with status ok, raw float16 [described, dimension]
+building/chunk-000000.views    descriptors of their parts, float16 [described, parts, dimension], where there are any
 building/chunk-000000.local    their local features, and chunk-000000.offsets (see local.py), where the run stores them
 building/chunk-000000.parquet  rows of all its images in source order; written last, so a chunk that has it is whole
 building/*.json                results of later steps (quantiser, finished shards) with all that they depend on
@@ -38,13 +39,16 @@ CHUNK_IMAGES = 2048
 
 @dataclass(frozen=True)
 class Chunk:
-    """A finished chunk: `images` rows, `described` of them with a descriptor (and local features, if `has_local`)."""
+    """A finished chunk: `images` rows, `described` of them with a descriptor (and local features, if `has_local`), and
+    those of `parts` parts of each.
+    """
 
     number: int
     folder: Path
     images: int
     described: int
     has_local: bool = False
+    parts: int = 0
 
     @property
     def rows_path(self) -> Path:
@@ -53,6 +57,10 @@ class Chunk:
     @property
     def vectors_path(self) -> Path:
         return self.folder / f"chunk-{self.number:06d}.f16"
+
+    @property
+    def views_path(self) -> Path:
+        return self.vectors_path.with_suffix(".views")
 
     @property
     def local_paths(self) -> tuple[Path, Path]:
@@ -70,6 +78,10 @@ class Chunk:
     def vectors(self, dimension: int) -> StoredVectors:
         """float16 [described, dimension], mapped: descriptors of the rows with status ok, in their order."""
         return map_descriptors(self.vectors_path, dimension)
+
+    def views(self, dimension: int) -> StoredVectors:
+        """float16 [described, parts, dimension], mapped: descriptors of the parts of the same images."""
+        return map_descriptors(self.views_path, dimension).reshape(self.described, self.parts, dimension)
 
     def local(self) -> StoredLocal:
         """Local features of the same images, mapped. Raises CopydetError where they are damaged."""
@@ -152,11 +164,13 @@ def write_chunks(
     progress: Progress,
     *,
     has_local: bool,
+    parts: int = 0,
 ) -> Iterator[Chunk]:
     """Stage images in chunks of CHUNK_IMAGES behind the `earlier` ones; yields each chunk once it is on disk. The last
     one may be shorter. An image that repeats another gets what that one has.
 
-    `has_local` says whether the batches bring local features (a batch in which no image is ok doesn't tell).
+    `has_local` says whether the batches bring local features, `parts` of how many parts of an image they bring
+    descriptors (a batch in which no image is ok doesn't tell).
     """
     staged = list(earlier)
     waiting = _Waiting(staged, dimension)
@@ -167,12 +181,12 @@ def write_chunks(
             waiting.take(batch, start, end)
             start = end
             if len(waiting.rows) == CHUNK_IMAGES:
-                staged.append(_write_chunk(folder, len(staged), waiting, dimension, has_local))
+                staged.append(_write_chunk(folder, len(staged), waiting, dimension, has_local, parts))
                 yield staged[-1]
                 waiting = _Waiting(staged, dimension)
         progress.advance(len(batch.rows))
     if waiting.rows:
-        yield _write_chunk(folder, len(staged), waiting, dimension, has_local)
+        yield _write_chunk(folder, len(staged), waiting, dimension, has_local, parts)
 
 
 def staged_contents(chunks: Sequence[Chunk]) -> Iterator[tuple[bytes, int]]:
@@ -184,10 +198,10 @@ def staged_contents(chunks: Sequence[Chunk]) -> Iterator[tuple[bytes, int]]:
         position += chunk.images
 
 
-def finished_chunks(folder: Path, dimension: int, has_local: bool) -> list[Chunk]:
+def finished_chunks(folder: Path, dimension: int, has_local: bool, parts: int = 0) -> list[Chunk]:
     """The whole chunks from number 0 on, up to the first that is missing or damaged."""
     chunks: list[Chunk] = []
-    while chunk := _read_chunk(folder, len(chunks), dimension, has_local):
+    while chunk := _read_chunk(folder, len(chunks), dimension, has_local, parts):
         chunks.append(chunk)
     return chunks
 
@@ -198,6 +212,7 @@ def resume(
     has_local: bool,
     list_images: Callable[[], Iterator[Image]],
     progress: Progress,
+    parts: int = 0,
 ) -> tuple[list[Chunk], Iterator[Image]]:
     """The chunks that still hold what the sources list, and the images that are left to describe.
 
@@ -206,7 +221,7 @@ def resume(
     """
     images = list_images()
     kept: list[Chunk] = []
-    staged = finished_chunks(folder, dimension, has_local)
+    staged = finished_chunks(folder, dimension, has_local, parts)
     for chunk in staged:
         if not _lists_the_same(chunk, images):
             progress.note(
@@ -225,8 +240,8 @@ def resume(
 
 @dataclass
 class _Waiting:
-    """Described images of the chunk that is not full yet, behind the `staged` ones; `ok` and `local` as in Described,
-    `vectors` [dimension] each.
+    """Described images of the chunk that is not full yet, behind the `staged` ones; `ok`, `local` and `views` as in
+    Described, `vectors` [dimension] each.
     """
 
     staged: Sequence[Chunk]
@@ -234,7 +249,8 @@ class _Waiting:
     rows: list[ImageRow] = field(default_factory=list)
     ok: list[int] = field(default_factory=list)
     vectors: list[NDArray[Any]] = field(default_factory=list)
-    local: list[NDArray[np.uint8]] = field(default_factory=list)
+    local: list[NDArray[Any]] = field(default_factory=list)
+    views: list[NDArray[Any]] = field(default_factory=list)
 
     def take(self, batch: Described, start: int, end: int) -> None:
         """Rows `start` to `end` of the batch, with what belongs to them."""
@@ -242,18 +258,21 @@ class _Waiting:
         for number in range(start, end):
             row = batch.rows[number]
             if number in place:
-                self._add(row, batch.vectors[place[number]], batch.local[place[number]] if batch.local else None)
+                here = place[number]
+                local, views = batch.local[here] if batch.local else None, batch.views[here] if batch.views else None
+                self._add(row, batch.vectors[here], local, views)
             elif number in repeats:
                 self._repeat(row, repeats[number])
             else:
                 self.rows.append(row)
 
-    def _add(self, row: ImageRow, vector: NDArray[Any], local: NDArray[np.uint8] | None) -> None:
+    def _add(self, row: ImageRow, vector: NDArray[Any], *more: NDArray[Any] | None) -> None:
+        """`more`: its local features and the descriptors of its parts."""
         self.ok.append(len(self.rows))
         self.rows.append(row)
         self.vectors.append(vector)
-        if local is not None:
-            self.local.append(local)
+        for images, of_this in zip((self.local, self.views), more, strict=True):
+            images.extend([] if of_this is None else [of_this])
 
     def _repeat(self, row: ImageRow, position: int) -> None:
         """Add an image that shows what that at `position` of the listing does."""
@@ -264,17 +283,19 @@ class _Waiting:
             has = place < len(self.ok) and self.ok[place] == here
             vector = self.vectors[place] if has else None
             local = self.local[place] if has and self.local else None
+            views = self.views[place] if has and self.views else None
         else:
             chunk, here = _chunk_of(self.staged, position)
             known, has_place = _staged_row(chunk, chunk.stamp, here)
             vector = None if has_place is None else chunk.vectors(self.dimension)[has_place].astype(np.float32)
             local = np.array(chunk.local().of(has_place)) if has_place is not None and chunk.has_local else None
+            views = chunk.views(self.dimension)[has_place] if has_place is not None and chunk.parts else None
         if row.width is None or vector is None:
             row = replace(row, **known)
         if vector is None:
             self.rows.append(row)
         else:
-            self._add(row, vector, local)
+            self._add(row, vector, local, views)
 
 
 _REPEATED = ("width", "height", "format", "status", "message")
@@ -303,19 +324,28 @@ def _staged_rows(chunk: Chunk, stamp: tuple[int, int, int]) -> tuple[pa.Table, N
     return table, np.cumsum(np.asarray(pc.equal(table["status"], "ok"))) - 1
 
 
-def _write_chunk(folder: Path, number: int, waiting: _Waiting, dimension: int, has_local: bool) -> Chunk:
+def _write_chunk(folder: Path, number: int, waiting: _Waiting, dimension: int, has_local: bool, parts: int) -> Chunk:
     rows, ok = waiting.rows, waiting.ok
     vectors = np.stack(waiting.vectors) if waiting.vectors else np.empty((0, dimension), np.float32)
     if vectors.shape != (len(ok), dimension) or any(rows[row].status != "ok" for row in ok):
         raise CopydetError(f"got descriptors of shape {vectors.shape} for {len(ok)} images of dimension {dimension}")
-    if not np.isfinite(vectors).all():
-        bad = rows[ok[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]]
+    views = np.stack(waiting.views) if waiting.views else np.empty((0, parts, dimension), np.float32)
+    if views.shape != (len(ok) if parts else 0, parts, dimension):
+        raise CopydetError(f"got descriptors of shape {views.shape} for {parts} parts of {len(ok)} images")
+    finite = np.isfinite(vectors).all(axis=1)
+    if parts:
+        finite &= np.isfinite(views).all(axis=(1, 2))
+    if not finite.all():
+        bad = rows[ok[int(np.flatnonzero(~finite)[0])]]
         raise CopydetError(f"the descriptor of {bad.image_id} is not finite; check the descriptor's weights")
     if len(waiting.local) != (len(ok) if has_local else 0):
         raise CopydetError(f"got local features of {len(waiting.local)} images, {len(ok)} are described")
-    chunk = Chunk(number, folder, len(rows), len(ok), has_local)
+    chunk = Chunk(number, folder, len(rows), len(ok), has_local, parts)
     with atomic.new_file(chunk.vectors_path) as path:
         vectors.astype(np.float16).tofile(path)
+    if parts:
+        with atomic.new_file(chunk.views_path) as path:
+            views.astype(np.float16).tofile(path)
     if has_local:
         write_local(*chunk.local_paths, [join_local(waiting.local)])
     with atomic.new_file(chunk.rows_path) as path:
@@ -323,7 +353,7 @@ def _write_chunk(folder: Path, number: int, waiting: _Waiting, dimension: int, h
     return chunk
 
 
-def _read_chunk(folder: Path, number: int, dimension: int, has_local: bool) -> Chunk | None:
+def _read_chunk(folder: Path, number: int, dimension: int, has_local: bool, parts: int) -> Chunk | None:
     chunk = Chunk(number, folder, 0, 0)
     if not (chunk.rows_path.exists() and chunk.vectors_path.exists()):
         return None
@@ -334,12 +364,14 @@ def _read_chunk(folder: Path, number: int, dimension: int, has_local: bool) -> C
     described, rest = divmod(chunk.vectors_path.stat().st_size, 2 * dimension)
     if rest or described > images:
         return None
-    chunk = Chunk(number, folder, images, described, has_local)
-    if has_local:
-        try:
-            chunk.local()
-        except (OSError, CopydetError):
+    chunk = Chunk(number, folder, images, described, has_local, parts)
+    try:
+        if parts and chunk.views_path.stat().st_size != 2 * described * parts * dimension:
             return None
+        if has_local:
+            chunk.local()
+    except (OSError, CopydetError):
+        return None
     return chunk
 
 

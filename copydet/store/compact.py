@@ -36,8 +36,8 @@ def plan_joins(shards: Sequence[ShardEntry], removed: Mapping[str, int], shard_i
     """The groups of shards to write anew, in order; a shard that stays as it is is in none.
 
     `removed` counts the removed images of each shard that has any. Shards with removed images are written anew, and
-    those of up to half of `shard_images` images are joined with neighbours of the same kind of codes and local
-    features, up to `shard_images` in one. Only neighbours: so images keep their order, and equal similarities theirs.
+    those of up to half of `shard_images` images are joined with neighbours of the same kind of codes, local features
+    and views, up to `shard_images` in one. Only neighbours: so images keep their order, and equal similarities theirs.
     """
     groups: list[list[ShardEntry]] = []
     images, last = 0, None
@@ -46,7 +46,7 @@ def plan_joins(shards: Sequence[ShardEntry], removed: Mapping[str, int], shard_i
         if not (shard.name in removed or 2 * living <= shard_images):
             last = None
             continue
-        kind = (shard.codes, shard.local and shard.local.codec)
+        kind = (shard.codes, shard.local and shard.local.codec, shard.reference_views)
         if last != kind or images + living > shard_images:
             groups.append([])
             images = 0

@@ -25,6 +25,7 @@ _HASH_DIGITS = 32
 _CURRENT = re.compile(r"([0-9]{6,12})(?: ([0-9a-f]{32}))?")  # before there were hashes, the number was alone
 _SHARD_NAME = re.compile(r"[0-9]{6,12}-[0-9]{4,9}")
 _FILE_NAME = re.compile(r"[a-z0-9_]{1,40}(\.[a-z0-9_]{1,20}){1,2}")
+_VIEWS = re.compile(r"[a-z]{1,40}")
 _CODEC = re.compile(r"[a-z0-9_.-]{1,40}")
 _LOOSE_FILE = re.compile(r"deletions/[0-9]{6,12}\.parquet|quantisers/[0-9a-f]{32}\.faiss")
 
@@ -50,7 +51,8 @@ class ShardEntry:
     """One shard. `images` counts all rows of images.parquet, `described` the first ones, which have a descriptor.
 
     `codes` is the FAISS factory string that codes.faiss was really made with: "Flat" where images were too few to train
-    the recipe's. `local` is None where no local features are stored.
+    the recipe's. `local` is None where no local features are stored. `reference_views` says which parts of the images
+    have descriptors and codes, too: as many of each image.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ShardEntry:
     codes: str
     files: Mapping[str, FileEntry]
     local: LocalEntry | None = None
+    reference_views: str = "whole"
 
 
 @dataclass(frozen=True)
@@ -284,6 +287,7 @@ def parse_shard(value: Any) -> ShardEntry:
         codes=_text(value["codes"]),
         files=files,
         local=_parse_local(value.get("local")),
+        reference_views=_matching(_VIEWS, value.get("reference_views", "whole")),
     )
 
 

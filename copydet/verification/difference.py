@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from copydet.images.resize import resize_to
 from copydet.records import Pixels
-from copydet.verification.outline import Matrix, Size, apply, at_sizes, frame, polygon_area, shared_area
+from copydet.verification.outline import ALL, Matrix, Shares, Size, apply, at_sizes, frame, polygon_area, shared_area
 
 Plane = NDArray[np.float32]  # [h, w], or [h, w, 3] where it holds colours
 Mean = Callable[[NDArray[Any]], Plane]
@@ -50,19 +50,19 @@ class Aligned:
     difference: Plane
 
 
-def align(query: Pixels, reference: Pixels, matrix: Matrix) -> Aligned:
-    """Lay the reference over the query and tell where the query was changed.
+def align(query: Pixels, reference: Pixels, matrix: Matrix, part: Shares = ALL) -> Aligned:
+    """Lay the reference, or a `part` of it, over the query and tell where the query was changed.
 
     `matrix` [3, 3] maps pixels of `query` to pixels of `reference`, at the sizes given (see `outline.at_sizes`). Where
     the two share nothing, the mask is empty.
     """
     height, width = query.shape[:2]
-    laid, mask = lay_over(reference, matrix, (width, height))
+    laid, mask = lay_over(reference, matrix, (width, height), part)
     if mask.sum() < _WINDOW**2:
         return Aligned(laid, mask, np.zeros((height, width), np.float32))
     step = _small_step(query, laid, mask)
     if step is not None:
-        laid, mask = lay_over(reference, matrix @ step, (width, height))
+        laid, mask = lay_over(reference, matrix @ step, (width, height), part)
     return Aligned(laid, mask, difference_map(query, laid, mask))
 
 
@@ -84,31 +84,31 @@ class CloseUp:
         return float((self.aligned.difference[self.aligned.mask] > 0.5).mean())
 
 
-def close_up(query: Pixels, reference: Pixels, matrix: Matrix, edge: int) -> CloseUp | None:
-    """`align` on the part of the query that shows the reference, at most `edge` pixels a side; None where none does."""
+def close_up(query: Pixels, reference: Pixels, matrix: Matrix, edge: int, part: Shares = ALL) -> CloseUp | None:
+    """`align` on what of the query shows that part of the reference, at most `edge` pixels a side, or None."""
     height, width = query.shape[:2]
-    in_query, _ = shared_area(matrix, (width, height), (reference.shape[1], reference.shape[0]))
+    in_query, _ = shared_area(matrix, (width, height), (reference.shape[1], reference.shape[0]), part)
     if not len(in_query):
         return None
     low = np.floor(np.maximum(in_query.min(axis=0) - 1, 0)).astype(int)
     high = np.ceil(np.minimum(in_query.max(axis=0) + 2, (width, height))).astype(int)
-    part = query[low[1] : high[1], low[0] : high[0]]
+    cut = query[low[1] : high[1], low[0] : high[0]]
     wide, tall = (int(side) for side in high - low)
     scale = min(1.0, edge / max(wide, tall))
     size = (max(round(wide * scale), 1), max(round(tall * scale), 1))
-    in_part = matrix @ np.array([[1, 0, low[0]], [0, 1, low[1]], [0, 0, 1]])
-    small = resize_to(part, *size)
+    in_cut = matrix @ np.array([[1, 0, low[0]], [0, 1, low[1]], [0, 0, 1]])
+    small = resize_to(cut, *size)
     has = (reference.shape[1], reference.shape[0])
-    aligned = align(small, reference, at_sizes(in_part, ((wide, tall), size), (has, has)))
+    aligned = align(small, reference, at_sizes(in_cut, ((wide, tall), size), (has, has)), part)
     if not aligned.mask.any():
         return None
     return CloseUp((low[0] / width, low[1] / height, wide / width, tall / height), small, aligned)
 
 
-def lay_over(reference: Pixels, matrix: Matrix, size: Size) -> tuple[Pixels, NDArray[np.bool_]]:
-    """The reference as it lies in a query of this size, and where it does: uint8 [h, w, 3], bool [h, w]."""
+def lay_over(reference: Pixels, matrix: Matrix, size: Size, part: Shares = ALL) -> tuple[Pixels, NDArray[np.bool_]]:
+    """The reference, or a `part` of it, as it lies in a query of this size, and where: uint8 [h, w, 3], bool [h, w]."""
     has = (reference.shape[1], reference.shape[0])
-    in_query, in_reference = shared_area(matrix, size, has)
+    in_query, in_reference = shared_area(matrix, size, has, part)
     if not len(in_query):
         return np.zeros((size[1], size[0], 3), np.uint8), np.zeros((size[1], size[0]), bool)
     # What is shown much smaller is made smaller first: the warp looks at four pixels and would skip the others.

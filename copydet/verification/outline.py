@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]  # [3, 3], query -> reference pixels; the centre of the first pixel is (0, 0)
 Size = tuple[int, int]  # width, height
 Points = NDArray[np.float64]  # [n, 2], x and y
+Shares = tuple[float, float, float, float]  # left, top, right and bottom of a part, of the sides of its image
+ALL: Shares = (0.0, 0.0, 1.0, 1.0)
 
 # How far behind the horizon of a perspective counts as seen: below, points run off to infinity.
 _LEAST_DEPTH = 1e-6
@@ -33,16 +35,16 @@ def apply(matrix: Matrix, points: Points) -> Points:
     return np.asarray(moved[:, :2] / moved[:, 2:], np.float64)
 
 
-def shared_area(matrix: Matrix, query: Size, reference: Size) -> tuple[Points, Points]:
-    """The part of the query that shows a part of the reference, as a polygon in query and in reference pixels.
+def shared_area(matrix: Matrix, query: Size, reference: Size, part: Shares = ALL) -> tuple[Points, Points]:
+    """The part of the query that shows `part` of the reference, as a polygon in query and in reference pixels.
 
     Both have the same number of corners in the same order, none where the images share nothing or the matrix is no
     homography. The query's outline is cut at the reference's four sides in homogeneous coordinates, where a side is a
     plane, so that a horizon inside the query does no harm (Blinn and Newell, Clipping using homogeneous coordinates,
     1978).
     """
-    width, height = reference
-    return part_shown(matrix, query, (-0.5, -0.5, width - 0.5, height - 0.5))
+    left, top, right, bottom = (share * side - 0.5 for share, side in zip(part, (*reference, *reference), strict=True))
+    return part_shown(matrix, query, (left, top, right, bottom))
 
 
 def part_shown(matrix: Matrix, query: Size, box: tuple[float, float, float, float]) -> tuple[Points, Points]:

@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.images.parts import WHOLE, Part
 from copydet.local_features.codes import unpack_frames
 from copydet.local_features.describe import QueryFeatures
 from copydet.verification.agreement import Agreement, Picture, measure_agreement
 from copydet.verification.correspond import correspond
 from copydet.verification.geometry import Geometry, fit_geometry
-from copydet.verification.outline import Matrix, Points, Size, part_shown, polygon_area, shared_area
+from copydet.verification.outline import Matrix, Points, Shares, Size, part_shown, polygon_area, shared_area
 
 _BELIEVED, _SURE_INLIERS = 5, 8  # inliers that say where to look; from which on the view is not asked
 
@@ -70,14 +71,27 @@ class Evidence:
     reference_overlap: float
     place_overlaps: tuple[float, float]
 
+    @property
+    def part(self) -> Shares | None:
+        """Which part of the reference agrees; None where it is all that the transform allows."""
+        if self.agreement is None or self.agreement.part is None:
+            return None
+        width, height = self.reference_size
+        left, top, right, bottom = self.agreement.part
+        return (left + 0.5) / width, (top + 0.5) / height, (right + 0.5) / width, (bottom + 0.5) / height
+
 
 def verify(
-    query: QuerySide, reference: ReferenceSide, view: Matrix | None = None, view_size: Size = (0, 0)
+    query: QuerySide,
+    reference: ReferenceSide,
+    view: Matrix | None = None,
+    view_size: Size = (0, 0),
+    part: Part = WHOLE,
 ) -> Evidence | None:
     """The best evidence that the query shows the reference, or None where nothing suggests a place for it.
 
-    `view` maps pixels of the view that found the reference, of `view_size`, to those of `query.picture`; None: its
-    place is not worth a look.
+    `view` maps pixels of the view that found the reference, or that `part` of it, of `view_size`, to those of
+    `query.picture`; None: its place is not worth a look.
     """
     found = correspond(query.features, reference.records)
     geometry = fit_geometry(found, unpack_frames(reference.records))
@@ -89,7 +103,7 @@ def verify(
         matrix = _from_units(size) @ geometry.matrix @ np.linalg.inv(_from_units(query.picture.size))
         tried.append(_look(query, reference, matrix, geometry))
     if view is not None and reference.picture is not None and (geometry is None or geometry.inliers < _SURE_INLIERS):
-        tried.append(_look(query, reference, _whole_of(view_size, size) @ np.linalg.inv(view), None))
+        tried.append(_look(query, reference, _laid_on(part, size, view_size) @ np.linalg.inv(view), None))
     for hypothesis in sorted(tried, key=_worth, reverse=True):
         evidence = _evidence(hypothesis, query.picture.size, size)
         if evidence is not None:
@@ -141,10 +155,13 @@ def _from_units(size: Size) -> Matrix:
     return np.array([[longer, 0, -0.5], [0, longer, -0.5], [0, 0, 1]], np.float64)
 
 
-def _whole_of(view: Size, reference: Size) -> Matrix:
-    """The view's pixels laid over the whole reference."""
-    x, y = reference[0] / view[0], reference[1] / view[1]
-    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]], np.float64)
+def _laid_on(part: Part, reference: Size, view: Size) -> Matrix:
+    """The view's pixels laid over a part of the reference."""
+    width, height = reference
+    x, y = (part.right - part.left) * width / view[0], (part.bottom - part.top) * height / view[1]
+    return np.array(
+        [[x, 0, part.left * width + (x - 1) / 2], [0, y, part.top * height + (y - 1) / 2], [0, 0, 1]], np.float64
+    )
 
 
 def to_grey(pixels: NDArray[np.uint8]) -> Picture:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.verification.outline import Matrix, Size, apply, as_matrix, polygon_area, shared_area
+from copydet.verification.outline import ALL, Matrix, Shares, Size, apply, as_matrix, polygon_area, shared_area
 
 # Below these a difference is as likely the estimate's error as an edit, and is not mentioned.
 _WHOLE = 0.96  # share of an image
@@ -38,15 +38,17 @@ def transform_in_words(
     reference_size: Size,
     query_overlap: float | None = None,
     reference_overlap: float | None = None,
+    part: Shares | None = None,
 ) -> str:
     """What was done to the reference, e.g. "mirrored, cropped to 31 %, turned 12 degrees clockwise".
 
     `transform` is that of `Match`, sizes are (width, height) of the images between whose pixels it maps. Shares are
     those of the outlines; where the overlaps of `Match` are given and say that much less of the reference is seen, as
-    when it was covered or cut out, it is they. Clockwise is as seen on the screen.
+    when it was covered or cut out, it is they. `part` is that of `Match`: then it is said of this part. Clockwise is as
+    seen on the screen.
     """
     matrix = as_matrix(transform)
-    in_query, in_reference = shared_area(matrix, query_size, reference_size)
+    in_query, in_reference = shared_area(matrix, query_size, reference_size, part or ALL)
     if not len(in_query):
         return "nothing of the reference is seen"
     of_query = polygon_area(in_query) / (query_size[0] * query_size[1])
@@ -55,7 +57,9 @@ def transform_in_words(
     moved = _moved(_jacobian(back, in_reference.mean(axis=0)))
     if _bend(back, in_reference) >= _PERSPECTIVE:
         moved.append("in perspective")
-    if reference_overlap is not None and reference_overlap < _HIDDEN * of_reference:
+    if part is not None:
+        seen = f"a part of {_percent(of_reference)}"
+    elif reference_overlap is not None and reference_overlap < _HIDDEN * of_reference:
         seen = f"{_percent(reference_overlap)} of the reference seen"
         of_query = query_overlap if query_overlap is not None else of_query
     else:

@@ -71,3 +71,15 @@ def test_names_and_notes_of_any_kind_and_length_fit() -> None:
     drawn = draw_evidence(PHOTO, PHOTO, score=0.5, verdict="copy", names=("q" * 3000, HOSTILE), notes=notes)
     edge = drawn[:, -20:]
     assert (edge == 255).all()  # nothing runs out of the picture
+
+
+def test_where_only_a_part_is_shared_only_that_is_drawn() -> None:
+    transform = tuple(float(value) for value in np.eye(3).ravel())
+    query = PHOTO[::-1].copy()
+    height, width = PHOTO.shape[:2]
+    query[: height // 2, : width // 2] = PHOTO[: height // 2, : width // 2]
+    shown = {"query": query, "reference": PHOTO, "score": 0.9, "verdict": "partial_copy", "transform": transform}
+    drawn, whole = draw_evidence(**shown, part=(0, 0, 0.5, 0.5)), draw_evidence(**shown)  # type: ignore[arg-type]
+    red = (240, 50, 70)
+    assert near(drawn, red) < 300 < near(whole, red) / 10  # what is not shared was not changed
+    assert 0.3 < near(drawn, LINE) / near(whole, LINE) < 0.7

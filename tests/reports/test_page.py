@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -383,6 +384,39 @@ def test_in_a_browser_the_overlay_lies_where_the_copy_is(tmp_path: Path) -> None
         shares = (corners + 0.5) / (query["width"], query["height"])  # type: ignore[index]
         found = [float(value) for value in said[4 * number : 4 * number + 4]]
         assert found == pytest.approx([*shares.min(axis=0), *shares.max(axis=0)], abs=0.01), name
+
+
+def write_part(path: Path) -> dict[str, Any]:
+    """A page of a query that shares its top left quarter with the reference; what it holds of the match."""
+    pixels = to_pixels(PHOTO)
+    query = pixels[::-1].copy()
+    height, width = (side // 2 for side in pixels.shape[:2])
+    query[:height, :width] = pixels[:height, :width]
+    out = BytesIO()
+    Image.fromarray(query).save(out, "PNG")
+    match = a_match(query_id="q", reference_uri="r", transform=(1.0, 0, 0, 0, 1, 0, 0, 0, 1), part=(0.0, 0.0, 0.5, 0.5))
+    with open_page(path, "Part", "one against one", {"r": PHOTO, "q": out.getvalue()}.get) as add:
+        add(a_result(match, query_id="q", uri="q"))
+    return data_of(path.read_text(encoding="utf-8"))["rows"][0]["references"][0]  # type: ignore[index,no-any-return]
+
+
+def test_where_only_a_part_is_shared_it_is_outlined_and_looked_at(tmp_path: Path) -> None:
+    reference = write_part(tmp_path / "m.html")
+    for outline in ("in_query", "in_reference"):
+        assert sorted(reference[outline]) == pytest.approx([0, 0, 0, 0, 0.5, 0.5, 0.5, 0.5], abs=0.01)
+    assert reference["words"] == "a part of 25 %, pasted at a quarter of the query"
+    assert reference["difference"]["box"] == pytest.approx([0, 0, 0.5, 0.5], abs=0.02)
+    assert reference["difference"]["changed"] < 0.01
+
+
+@needs_chromium
+def test_in_a_browser_only_the_shared_part_is_laid_over_the_query(tmp_path: Path) -> None:
+    write_part(tmp_path / "m.html")
+    clip = "said.push(document.querySelector('#evidence .laid img').style.clipPath)"
+    (clipped,) = answers(tmp_path / "m.html", clip)
+    numbers = [float(value) for value in re.findall(r"[\d.]+", clipped)]
+    assert clipped.startswith("polygon(")
+    assert sorted(numbers) == pytest.approx([0, 0, 0, 0, 50, 50, 50, 50], abs=0.2)
 
 
 @needs_chromium

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from copydet.search.views import SMALLEST_VIEW, VIEW_LEVELS, View, ViewLevel, moved, part, query_views
+from copydet.images.parts import SMALLEST_PART
+from copydet.search.views import VIEW_LEVELS, View, ViewLevel, moved, part, query_views
 
 
 def draw(height: int, width: int) -> np.ndarray:
@@ -32,7 +33,7 @@ def test_a_view_knows_where_its_pixels_lie_in_the_whole(level: ViewLevel, size: 
     assert views[0].name == "whole"
     assert views[0].pixels is pixels
     for view in views:
-        assert min(view.pixels.shape[:2]) >= SMALLEST_VIEW
+        assert min(view.pixels.shape[:2]) >= SMALLEST_PART
         if view.name.startswith("around"):  # painted over in part, see below
             continue
         assert_pixels_come_from_where_the_matrix_says(view, pixels)

@@ -105,7 +105,7 @@ def test_a_wrong_recipe_is_one_line_that_names_file_and_field(
 
 
 def test_an_unknown_recipe_lists_what_there_is() -> None:
-    with pytest.raises(UsageError, match="flat, ivf-hnsw-pq, ivf-hnsw-rabitq, ivf-pq, sq8"):
+    with pytest.raises(UsageError, match="flat, ivf-hnsw-pq, ivf-hnsw-rabitq, ivf-pq, ivf-pq-quarters, sq8"):
         load_recipe("fast")
 
 

@@ -64,3 +64,12 @@ def test_corners_stay_corners_at_other_sizes() -> None:
 @pytest.mark.parametrize("matrix", [np.zeros((3, 3)), np.full((3, 3), np.inf), np.diag([1.0, 0.0, 1.0])])
 def test_what_is_no_homography_shares_nothing(matrix: np.ndarray) -> None:
     assert [len(points) for points in shared_area(matrix, QUERY, REFERENCE)] == [0, 0]
+
+
+def test_a_part_of_the_reference_is_found_where_it_lies() -> None:
+    matrix = np.array([[2.0, 0, 3], [0, 2.0, 5], [0, 0, 1]])
+    in_query, in_reference = shared_area(matrix, REFERENCE, REFERENCE, (0.25, 0.25, 0.5, 0.75))
+    width, height = REFERENCE
+    assert polygon_area(in_reference) == pytest.approx(0.125 * width * height)
+    assert polygon_area(in_query) == pytest.approx(0.125 * width * height / 4)
+    np.testing.assert_allclose(in_reference.min(axis=0), [0.25 * width - 0.5, 0.25 * height - 0.5])

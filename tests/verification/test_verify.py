@@ -122,3 +122,17 @@ def test_the_same_pair_gives_the_same_evidence() -> None:
     assert second is not None
     assert np.array_equal(first.matrix, second.matrix)
     assert first.query_overlap == second.query_overlap
+
+
+def test_of_a_pasted_crop_only_the_part_that_was_pasted_is_told() -> None:
+    reference, other = photos()[0], photos()[1]
+    height, width = reference.shape[:2]
+    part = reference[height // 4 : height, : width // 2]
+    query = cv2.resize(other, (900, 700))
+    query[100 : 100 + len(part), 300 : 300 + part.shape[1]] = part
+    evidence = compare(query, reference, with_view=False)
+    assert evidence is not None
+    assert evidence.part == pytest.approx((0, 0.25, 0.5, 1), abs=0.06)
+    whole = compare(reference, reference)
+    assert whole is not None
+    assert whole.part is None

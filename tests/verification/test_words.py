@@ -71,6 +71,12 @@ def test_turns_are_said_as_seen_on_the_screen(degrees: int, mirrored: bool) -> N
     assert ("mirrored" in said) == mirrored
 
 
+def test_where_only_a_part_agrees_the_words_are_of_that_part() -> None:
+    half_size = tuple(float(value) for value in np.diag([2.0, 2.0, 1.0]).ravel())
+    said = transform_in_words(half_size, SIZE, SIZE, 0.0625, 0.25, (0.5, 0.0, 1.0, 0.5))
+    assert said == "a part of 25 %, shrunk to 50 %, pasted at a sixteenth of the query"
+
+
 def test_what_hides_the_reference_is_told_from_the_overlaps() -> None:
     transform = tuple(float(value) for value in np.eye(3).ravel())
     assert transform_in_words(transform, SIZE, SIZE, 0.97, 0.95) == "the whole reference, in place"

@@ -133,9 +133,11 @@ function fit(laid, img, lay, box) { // the reference laid over the query: its ho
   img.style.width = img.style.height = `${w}px`;
   img.style.transform = `matrix3d(${[a, d * h / w, 0, g / w, b, e * h / w, 0, i / w, 0, 0, 1, 0, c * w, f * h, 0, j]})`;
 }
+const corners = points => points.map((value, at) => `${(100 * value).toFixed(2)}%${at % 2 ? "," : " "}`).join("").slice(0, -1);
 const sized = new ResizeObserver(entries => { for (const entry of entries) entry.target.fit(); });
 function overlay(row, reference) {
   const img = photo(reference.image, true, "reference laid over the query");
+  if (reference.part) img.style.clipPath = `polygon(${corners(reference.in_reference)})`; // of the reference, before it is laid
   const laid = make("div", "laid", img), line = make("div", "wipe");
   const box = frame(row.image, "var(--tall)", photo(row.image, true, "query"), laid, line);
   box.fit = () => fit(laid, img, reference.lay, box);
