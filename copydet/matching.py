@@ -4,7 +4,7 @@ decision. Embeddings enter it behind describing, and are not verified.
 Everything streams in batches, and no number of a result depends on how images were batched, on threads or on shards.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ from copydet.images.loader import Also, load
 from copydet.images.resize import Resize
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import QUERY_EDGE
-from copydet.pairs import Asked, Pair, PreparedQuery, prepare, verify_pairs
+from copydet.pairs import Asked, Pair, PreparedQuery, Undecided, Verifying, prepare, verify_pairs
 from copydet.progress import Progress, Silent
-from copydet.records import Batch, Described, Image, ImageRow, Match, QueryResult, Vectors
+from copydet.records import Batch, Described, Image, Match, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose
 from copydet.search.merge import merge_views, view_offsets
 from copydet.search.reference_views import retrieve_references
@@ -43,10 +43,7 @@ from copydet.verification.references import ReferenceReader
 from copydet.workers import Workers
 
 T = TypeVar("T")
-_Undecided = tuple[ImageRow, tuple[Pair, ...]]  # a query and what it was compared with
 
-_LOOKED_AT = 6  # candidates of a query whose pixels are compared without local features that say where
-_TOGETHER = 10  # candidates of a query that one process verifies
 _EACH_ROAD = 10  # candidates that views and votes may propose, or more where more are asked for
 
 
@@ -165,7 +162,7 @@ def find_pairs(
     opened: OpenDescriptor,
     options: MatchOptions,
     progress: Progress,
-) -> Iterator[_Undecided]:
+) -> Iterator[Undecided]:
     """Yield each image's row and all pairs that it makes with candidates, undecided and in no order.
 
     Raises UsageError at once where the descriptor cannot describe images, or stored local features cannot be read.
@@ -178,15 +175,15 @@ def find_pairs(
     processes = Workers(threads)
     batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work), processes)
 
-    def found() -> Iterator[_Undecided]:
-        verifying = _Verifying(reader, ThreadPoolExecutor(threads), processes)
+    def found() -> Iterator[Undecided]:
+        verifying = Verifying(reader, ThreadPoolExecutor(threads), processes)
         with processes, closing(batches), ThreadPoolExecutor(threads) as pool, verifying.pool:
             for pairs in _one_ahead(searched(batch, pool, verifying) for batch in batches):
                 rows = list(pairs)
                 yield from rows
                 progress.advance(len(rows))
 
-    def searched(batch: Batch, pool: ThreadPoolExecutor, verifying: _Verifying) -> Iterator[_Undecided]:
+    def searched(batch: Batch, pool: ThreadPoolExecutor, verifying: Verifying) -> Iterator[Undecided]:
         both = zip(batch.pixels, batch.also, strict=True)
         vectors = describe([each for whole, also in both for each in (whole, *also.pixels)])
         voted = _voted(batch.also, references, options, pool)
@@ -254,53 +251,6 @@ def _voted(
     return list(pool.map(vote, prepared))
 
 
-@dataclass(frozen=True)
-class _Verifying:
-    """Where candidates are verified, if there is a `reader` of references: threads of `pool` wait for `processes`."""
-
-    reader: ReferenceReader | None
-    pool: ThreadPoolExecutor
-    processes: Workers
-
-    def pairs(
-        self, batch: Batch, candidates: Sequence[Sequence[Candidate]], known: Mapping[tuple[int, int], ImageRow]
-    ) -> Iterator[_Undecided]:
-        """Start on a batch, and return its rows with their pairs for whoever waits for them."""
-
-        def check(asked: tuple[int, range]) -> list[Pair]:
-            line, places = asked
-            query: PreparedQuery = batch.also[line]
-            near = _nearest(candidates[line], query.views)
-            wanted = []
-            for place in places:
-                candidate = candidates[line][place]
-                reference = known[candidate.shard, candidate.row]
-                side = self.reader.read(candidate.shard, candidate.row, reference) if self.reader else None
-                wanted.append(Asked(candidate, reference, side, place in near))
-            return self.processes.run(verify_pairs, query.described(), batch.rows[batch.ok[line]], wanted)
-
-        checks = [
-            (line, range(start, min(start + _TOGETHER, len(each))))
-            for line, each in enumerate(candidates)
-            for start in range(0, len(each), _TOGETHER)
-        ]
-        checked = self.pool.map(check, checks)
-
-        def rows() -> Iterator[_Undecided]:
-            pairs: dict[int, list[Pair]] = {number: [] for number in range(len(batch.rows))}
-            for (line, _), some in zip(checks, checked, strict=True):
-                pairs[batch.ok[line]] += some
-            yield from ((row, tuple(pairs[number])) for number, row in enumerate(batch.rows))
-
-        return rows()
-
-
-def _nearest(candidates: Sequence[Candidate], views: Sequence[View]) -> set[int]:
-    """Places of the candidates that are most similar to their view: what it lies on is looked at."""
-    similar = [views[each.view].cost + each.reference_cost - each.normalised for each in candidates]
-    return set(np.argsort(similar, kind="stable")[:_LOOKED_AT].tolist())
-
-
 def _candidates(
     references: References,
     vectors: Vectors,
@@ -332,7 +282,7 @@ def _pairs_of_vectors(
     opened: OpenDescriptor,
     options: MatchOptions,
     progress: Progress,
-) -> Iterator[_Undecided]:
+) -> Iterator[Undecided]:
     """As `find_pairs`, for queries of which there is nothing but a descriptor."""
     whole = PreparedQuery((View("whole", np.empty((0, 0, 3), np.uint8), np.eye(3)),), ((0, 0),), (), None)
     with closing(described):
@@ -350,7 +300,7 @@ def _pairs_of_vectors(
 
 
 def _results(
-    pairs: Iterator[_Undecided], opened: OpenDescriptor, options: MatchOptions, threshold: float
+    pairs: Iterator[Undecided], opened: OpenDescriptor, options: MatchOptions, threshold: float
 ) -> Iterator[QueryResult]:
     for row, found in pairs:
         kept = [pair for pair in found if (row.image_id, pair.reference.image_id) not in options.ignored]

@@ -1,16 +1,26 @@
-"""One query and one reference: what a query is prepared for, and all that is known of a pair once it was verified."""
+"""Pairs of a query and a reference: what a query is prepared for, what is known of a pair once it was verified, and how
+the candidates of a batch of queries are verified by worker processes.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from copydet.decisions.pair import PairNumbers, pair_numbers
 from copydet.images.resize import Resize, resize_pixels
 from copydet.local_features.describe import query_features
-from copydet.records import ImageRow, Pixels
+from copydet.records import Batch, ImageRow, Pixels
 from copydet.search.candidates import Candidate
 from copydet.search.views import View, ViewLevel, query_views
 from copydet.verification.outline import Size, at_sizes
+from copydet.verification.references import ReferenceReader
 from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, to_grey, verify
+from copydet.workers import Workers
+
+_LOOKED_AT = 6  # candidates of a query whose pixels are compared without local features that say where
+_TOGETHER = 10  # candidates of a query that one process verifies
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,9 @@ class Pair:
     numbers: PairNumbers
     transform: tuple[float, ...] | None  # as in Match
     reference_view: str = "whole"
+
+
+Undecided = tuple[ImageRow, tuple[Pair, ...]]  # a query and what it was compared with
 
 
 def prepare(pixels: Pixels, resize: Resize, level: ViewLevel, local: bool) -> PreparedQuery:
@@ -94,3 +107,50 @@ def _full_size(evidence: Evidence, seen: Size, query: ImageRow, reference: Image
     sizes = [(row.width or 1, row.height or 1) for row in (query, reference)]
     matrix = at_sizes(evidence.matrix, (seen, sizes[0]), (evidence.reference_size, sizes[1]))
     return tuple(float(number) for number in (matrix / matrix[2, 2]).ravel())
+
+
+@dataclass(frozen=True)
+class Verifying:
+    """Where candidates are verified, if there is a `reader` of references: threads of `pool` wait for `processes`."""
+
+    reader: ReferenceReader | None
+    pool: ThreadPoolExecutor
+    processes: Workers
+
+    def pairs(
+        self, batch: Batch, candidates: Sequence[Sequence[Candidate]], known: Mapping[tuple[int, int], ImageRow]
+    ) -> Iterator[Undecided]:
+        """Start on a batch, and return its rows with their pairs for whoever waits for them."""
+
+        def check(asked: tuple[int, range]) -> list[Pair]:
+            line, places = asked
+            query: PreparedQuery = batch.also[line]
+            near = _nearest(candidates[line], query.views)
+            wanted = []
+            for place in places:
+                candidate = candidates[line][place]
+                reference = known[candidate.shard, candidate.row]
+                side = self.reader.read(candidate.shard, candidate.row, reference) if self.reader else None
+                wanted.append(Asked(candidate, reference, side, place in near))
+            return self.processes.run(verify_pairs, query.described(), batch.rows[batch.ok[line]], wanted)
+
+        checks = [
+            (line, range(start, min(start + _TOGETHER, len(each))))
+            for line, each in enumerate(candidates)
+            for start in range(0, len(each), _TOGETHER)
+        ]
+        checked = self.pool.map(check, checks)
+
+        def rows() -> Iterator[Undecided]:
+            pairs: dict[int, list[Pair]] = {number: [] for number in range(len(batch.rows))}
+            for (line, _), some in zip(checks, checked, strict=True):
+                pairs[batch.ok[line]] += some
+            yield from ((row, tuple(pairs[number])) for number, row in enumerate(batch.rows))
+
+        return rows()
+
+
+def _nearest(candidates: Sequence[Candidate], views: Sequence[View]) -> set[int]:
+    """Places of the candidates that are most similar to their view: what it lies on is looked at."""
+    similar = [views[each.view].cost + each.reference_cost - each.normalised for each in candidates]
+    return set(np.argsort(similar, kind="stable")[:_LOOKED_AT].tolist())
