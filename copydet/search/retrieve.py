@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,9 +22,13 @@ from copydet.records import StoredVectors, Vectors
 # the split into shards doesn't matter.
 _SCAN_ROWS = 20_000
 _SCAN_THREADS = 8
-_BLOCK_QUERIES = 256
+_SCAN_QUERIES = 256
+_SEARCH_QUERIES = 1024
 _BLOCK_ROWS = 1024
 _RESCORE_BYTES = 32 << 20
+_CACHE_ROWS = 512  # widened at a time: they stay in the processor's cache until they are multiplied
+_ONE_THREAD_ROWS = 4096
+_NOWHERE = np.iinfo(np.int64).max
 # OpenBLAS computes a product with several threads from 2^18 multiplications on, and then waits milliseconds for each
 # where decoding keeps the cores busy (measured: 9 ms CPU a call). Below that, scanning has threads of its own.
 _BLAS_ALONE = 2**18
@@ -53,16 +57,27 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class _Lists:
+    """What is proposed for each query. Images have one numbering over all shards, in their order."""
+
+    number: NDArray[np.int64]  # [queries, n]; _NOWHERE in unused places
+    similarity: NDArray[np.float64]  # [queries, n]; -inf in unused places
+
+    def at(self, places: NDArray[np.intp]) -> "_Lists":
+        """Each query's entries at its `places` [queries, m]."""
+        return _Lists(np.take_along_axis(self.number, places, 1), np.take_along_axis(self.similarity, places, 1))
+
+
+@dataclass(frozen=True)
 class _Hits:
-    """A bag of (query, shard, row, similarity), without order; all arrays [hits]."""
+    """A bag of (query, row, similarity) of one shard, without order; all arrays [hits]."""
 
     query: NDArray[np.int64]
-    shard: NDArray[np.int64]
     row: NDArray[np.int64]
     similarity: NDArray[np.float64]
 
     def __getitem__(self, which: Any) -> "_Hits":
-        return _Hits(self.query[which], self.shard[which], self.row[which], self.similarity[which])
+        return _Hits(self.query[which], self.row[which], self.similarity[which])
 
 
 def exact_similarity(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
@@ -91,37 +106,48 @@ def retrieve(
     """
     masks = [None if mask is None or mask.all() else mask for mask in selected or [None] * len(shards)]
     rows = sum(len(s.descriptors) if m is None else int(m.sum()) for s, m in zip(shards, masks, strict=True))
+    exact = [rows <= _SCAN_ROWS or _is_flat(s.codes) or not len(s.descriptors) for s in shards]
+    starts = np.cumsum([0, *(len(shard.descriptors) for shard in shards)])
     shape = (len(queries), k)
     found = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
-    for start in range(0, len(queries), _BLOCK_QUERIES):
-        block = queries[start : start + _BLOCK_QUERIES]
-        _place(
-            found, start, _retrieve_block(shards, masks, block, k, nprobe, max(candidates, k), scan=rows <= _SCAN_ROWS)
-        )
+    step = _SCAN_QUERIES if all(exact) else _SEARCH_QUERIES
+    for first in range(0, len(queries), step):
+        block = queries[first : first + step]
+        lists = _propose(shards, masks, exact, starts, block, k, nprobe, max(candidates, k))
+        if not all(exact):
+            lists = _rescore(shards, starts, block, lists)
+        _place(found, first, _best(lists, k), starts)
     return found
 
 
-def _retrieve_block(
+def _propose(
     shards: Sequence[SearchableShard],
     masks: Sequence[NDArray[np.bool_] | None],
+    exact: Sequence[bool],
+    starts: NDArray[np.int64],
     queries: Vectors,
     k: int,
     nprobe: int | None,
     candidates: int,
-    scan: bool,
-) -> _Hits:
-    hits = _no_hits()
-    for number, (shard, mask) in enumerate(zip(shards, masks, strict=True)):
-        if scan or _is_flat(shard.codes):
+) -> _Lists:
+    """The best of all shards: k where all are scanned exactly, else `candidates` by code."""
+    lists = _Lists(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0)))
+    for shard, mask, scanned, start in zip(shards, masks, exact, starts[:-1], strict=True):
+        if scanned:
             proposed = _scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
         else:
-            proposed = _search_codes(shard.codes, queries, candidates, nprobe, mask)
-        proposed = replace(proposed, shard=np.full(len(proposed.row), number))
-        hits = _best(_join(hits, proposed), candidates)
-    return _best(_rescore(shards, queries, hits), k)
+            proposed = _search_codes(shard, queries, candidates, nprobe, mask)
+        number = np.where(proposed.number == _NOWHERE, _NOWHERE, proposed.number + start)
+        lists = _Lists(
+            np.concatenate([lists.number, number], axis=1),
+            np.concatenate([lists.similarity, proposed.similarity], axis=1),
+        )
+        if lists.number.shape[1] > candidates:
+            lists = _best(lists, candidates)
+    return lists
 
 
-def _scan(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None) -> _Hits:
+def _scan(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None) -> _Lists:
     """The k best of all rows, or of `rows`, by exact similarity. In threads: NumPy widens float16 in one only."""
     wide = _widen(queries)
     count = len(descriptors) if rows is None else len(rows)
@@ -135,14 +161,14 @@ def _scan(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np
             stop = min(start + _BLOCK_ROWS, edges[part + 1])
             block = np.arange(start, stop) if rows is None else rows[start:stop]
             similarity = _inner_products(wide, _widen(descriptors[start:stop] if rows is None else descriptors[block]))
-            best = _best(_join(best, _above(similarity, block, floor, k)), k)
+            best = _best_hits(_join(best, _above(similarity, block, floor, k)), k)
             floor = _kth_similarity(best, len(queries), k)
         return best
 
     if workers == 1:
-        return scan_part(0)
+        return _as_lists(scan_part(0), len(queries), k)
     with ThreadPoolExecutor(workers) as pool:
-        return _best(_join(*pool.map(scan_part, range(workers))), k)
+        return _as_lists(_best_hits(_join(*pool.map(scan_part, range(workers))), k), len(queries), k)
 
 
 def _above(similarity: NDArray[np.float64], rows: NDArray[np.int64], floor: NDArray[np.float64], k: int) -> _Hits:
@@ -155,21 +181,34 @@ def _above(similarity: NDArray[np.float64], rows: NDArray[np.int64], floor: NDAr
         query, column = np.nonzero((similarity > floor) & (similarity >= kth))
     else:
         query, column = np.nonzero(similarity > floor)
-    return _Hits(query, np.zeros(len(query), np.int64), rows[column], similarity[query, column])
+    return _Hits(query, rows[column], similarity[query, column])
 
 
 def _search_codes(
-    codes: Any, queries: Vectors, count: int, nprobe: int | None, mask: NDArray[np.bool_] | None
-) -> _Hits:
+    shard: SearchableShard, queries: Vectors, count: int, nprobe: int | None, mask: NDArray[np.bool_] | None
+) -> _Lists:
     import faiss
 
-    parameters = _search_parameters(faiss, codes, nprobe, mask)
-    similarity, rows = codes.search(np.ascontiguousarray(queries), min(count, int(codes.ntotal)), params=parameters)
+    codes = shard.codes
+    parameters = None
+    if _takes_parameters(faiss, codes):
+        parameters = _search_parameters(faiss, codes, nprobe, mask)
+    elif mask is not None:  # FAISS cannot leave rows out of such codes
+        return _scan(shard.descriptors, queries, count, np.flatnonzero(mask))
+    similarity, row = codes.search(np.ascontiguousarray(queries), min(count, int(codes.ntotal)), params=parameters)
+    similarity = similarity.astype(np.float64)
     if codes.metric_type == faiss.METRIC_L2:
         similarity = 1 - similarity / 2
-    query, place = np.nonzero(rows >= 0)
-    found = similarity[query, place].astype(np.float64)
-    return _Hits(query, np.zeros(len(query), np.int64), rows[query, place], found)
+    unused = row < 0
+    return _Lists(np.where(unused, _NOWHERE, row), np.where(unused, -np.inf, similarity))
+
+
+def _takes_parameters(faiss: Any, codes: Any) -> bool:
+    """Whether FAISS takes a selection and settings for codes of this kind; plain PQ, for one, refuses any."""
+    index = faiss.downcast_index(codes)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _takes_parameters(faiss, index.index)
+    return isinstance(index, faiss.IndexIVF | faiss.IndexHNSW | faiss.IndexScalarQuantizer | faiss.IndexRaBitQ)
 
 
 def _search_parameters(faiss: Any, codes: Any, nprobe: int | None, mask: NDArray[np.bool_] | None) -> Any:
@@ -190,19 +229,70 @@ def _search_parameters(faiss: Any, codes: Any, nprobe: int | None, mask: NDArray
     return faiss.SearchParameters(**options)
 
 
-def _rescore(shards: Sequence[SearchableShard], queries: Vectors, hits: _Hits) -> _Hits:
-    """The same hits with exact similarities. Rows are read in the order they lie in the files."""
-    hits = hits[np.lexsort((hits.row, hits.shard))]
+def _rescore(shards: Sequence[SearchableShard], starts: NDArray[np.int64], queries: Vectors, lists: _Lists) -> _Lists:
+    """The same images with exact similarities; each query's in the order of their numbers, as they lie in the files.
+
+    With as many threads as FAISS has.
+    """
+    import faiss
+
+    number = np.sort(lists.number, axis=1)
+    similarity = np.full(number.shape, -np.inf)
     wide = _widen(queries)
-    similarity = np.empty(len(hits.row), np.float64)
-    step = max(1, _RESCORE_BYTES // max(1, wide.shape[1] * 8))
-    for number, shard in enumerate(shards):
-        first, last = np.searchsorted(hits.shard, [number, number + 1])
-        for start in range(first, last, step):
-            part = slice(start, min(start + step, last))
-            rows = _widen(shard.descriptors[hits.row[part]])
-            similarity[part] = np.einsum("nd,nd->n", rows, wide[hits.query[part]])
-    return _Hits(hits.query, hits.shard, hits.row, similarity)
+    rows = _RESCORE_BYTES // (2 * wide.shape[1])
+    threads = 1 if number.size <= _ONE_THREAD_ROWS else int(faiss.omp_get_max_threads())
+    step = max(1, min(rows // max(1, number.shape[1]), -(-len(number) // threads)))
+
+    def rescore_part(first: int) -> None:
+        part = slice(first, first + step)
+        similarity[part] = _rescore_part(shards, starts, wide[part], number[part])
+
+    firsts = range(0, len(number), step)
+    if threads == 1:
+        for first in firsts:
+            rescore_part(first)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(rescore_part, firsts))
+    return _Lists(number, similarity)
+
+
+def _rescore_part(
+    shards: Sequence[SearchableShard],
+    starts: NDArray[np.int64],
+    wide: NDArray[np.float64],
+    number: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Exact similarities of each query [queries, d] with its images [queries, n]; -inf in unused places."""
+    used = number != _NOWHERE
+    stored = _gather(shards, starts, number[used])
+    similarity = np.full(number.shape, -np.inf)
+    if used.all():
+        step = max(1, _CACHE_ROWS // max(1, number.shape[1]))
+        stored = stored.reshape(*number.shape, wide.shape[1])
+        for start in range(0, len(number), step):
+            part = slice(start, start + step)
+            np.einsum("qnd,qd->qn", stored[part].astype(np.float64), wide[part], out=similarity[part])
+        return similarity
+    query, _ = np.nonzero(used)
+    exact = np.empty(len(stored))
+    for start in range(0, len(stored), _CACHE_ROWS):
+        part = slice(start, start + _CACHE_ROWS)
+        np.einsum("nd,nd->n", stored[part].astype(np.float64), wide[query[part]], out=exact[part])
+    similarity[used] = exact
+    return similarity
+
+
+def _gather(shards: Sequence[SearchableShard], starts: NDArray[np.int64], number: NDArray[np.int64]) -> StoredVectors:
+    """Descriptors of images by their number over all shards: float16 [n, d]. One reading of each shard."""
+    if len(shards) == 1:
+        return np.take(np.asarray(shards[0].descriptors), number, axis=0)
+    stored = np.empty((len(number), shards[0].descriptors.shape[1]), np.float16)
+    of_shard = np.searchsorted(starts, number, side="right") - 1
+    for place in np.unique(of_shard):
+        mine = of_shard == place
+        stored[mine] = np.take(np.asarray(shards[place].descriptors), number[mine] - starts[place], axis=0)
+    return stored
 
 
 def _inner_products(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -232,21 +322,20 @@ def _is_flat(codes: Any) -> bool:
 
 def _no_hits() -> _Hits:
     whole = np.empty(0, np.int64)
-    return _Hits(whole, whole, whole, np.empty(0, np.float64))
+    return _Hits(whole, whole, np.empty(0, np.float64))
 
 
 def _join(*bags: _Hits) -> _Hits:
     return _Hits(
         np.concatenate([bag.query for bag in bags]),
-        np.concatenate([bag.shard for bag in bags]),
         np.concatenate([bag.row for bag in bags]),
         np.concatenate([bag.similarity for bag in bags]),
     )
 
 
-def _best(hits: _Hits, k: int) -> _Hits:
-    """The k best of each query, in order: by query, then similarity falling, then shard and row."""
-    order = np.lexsort((hits.row, hits.shard, -hits.similarity, hits.query))
+def _best_hits(hits: _Hits, k: int) -> _Hits:
+    """The k best of each query, in order: by query, then similarity falling, then row."""
+    order = np.lexsort((hits.row, -hits.similarity, hits.query))
     return hits[order[_rank(hits.query[order]) < k]]
 
 
@@ -263,8 +352,23 @@ def _kth_similarity(best: _Hits, queries: int, k: int) -> NDArray[np.float64]:
     return kth
 
 
-def _place(found: Candidates, start: int, best: _Hits) -> None:
-    line, place = best.query + start, _rank(best.query)
-    found.shard[line, place] = best.shard
-    found.row[line, place] = best.row
-    found.similarity[line, place] = best.similarity
+def _as_lists(best: _Hits, queries: int, k: int) -> _Lists:
+    lists = _Lists(np.full((queries, k), _NOWHERE), np.full((queries, k), -np.inf))
+    place = best.query, _rank(best.query)
+    lists.number[place], lists.similarity[place] = best.row, best.similarity
+    return lists
+
+
+def _best(lists: _Lists, k: int) -> _Lists:
+    """The k best of each query (or all, where there are fewer), in order: similarity falling, then number."""
+    ordered = lists.at(np.argsort(lists.number, axis=1))
+    return ordered.at(np.argsort(-ordered.similarity, axis=1, kind="stable")[:, :k])
+
+
+def _place(found: Candidates, first: int, best: _Lists, starts: NDArray[np.int64]) -> None:
+    query, place = np.nonzero(best.number != _NOWHERE)
+    number = best.number[query, place]
+    shard = np.searchsorted(starts, number, side="right") - 1
+    found.shard[query + first, place] = shard
+    found.row[query + first, place] = number - starts[shard]
+    found.similarity[query + first, place] = best.similarity[query, place]
