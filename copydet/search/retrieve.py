@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ _BLOCK_ROWS = 1024
 _RESCORE_BYTES = 32 << 20
 _CACHE_ROWS = 512  # widened at a time: they stay in the processor's cache until they are multiplied
 _ONE_THREAD_ROWS = 4096
+Number = TypeVar("Number", np.float32, np.float64)
 _NOWHERE = np.iinfo(np.int64).max
 # OpenBLAS computes a product with several threads from 2^18 multiplications on, and then waits milliseconds for each
 # where decoding keeps the cores busy (measured: 9 ms CPU a call). Below that, scanning has threads of its own.
@@ -85,7 +86,32 @@ def exact_similarity(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.fl
 
     Exact for float16. Float32 is rounded to float16 first, as references are at rest: the same both ways.
     """
-    return _inner_products(_widen(first), _widen(second))
+    return products(_widen(first), _widen(second))
+
+
+def exact_pairs(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+    """Similarity of each row of `first` [n, d] with the same row of `second` [n, d] -> float64 [n], exact as above."""
+    similarity = np.empty(len(first))
+    for start in range(0, len(first), _CACHE_ROWS):
+        part = slice(start, start + _CACHE_ROWS)
+        np.einsum("nd,nd->n", _widen(first[part]), _widen(second[part]), out=similarity[part])
+    return similarity
+
+
+def products(first: NDArray[Number], second: NDArray[Number]) -> NDArray[Number]:
+    """first [n, d] @ second.T [d, m], both of one type, in square tiles that BLAS computes with one thread."""
+    dimension = first.shape[1]
+    side = 2 ** int(math.log2(_BLAS_ALONE / dimension) / 2)
+    whole = len(second) - len(second) % side
+    groups = second[:whole].reshape(-1, side, dimension).transpose(0, 2, 1)
+    product = np.empty((len(first), len(second)), first.dtype)
+    for start in range(0, len(first), side):
+        rows = first[start : start + side]
+        target = product[start : start + side]
+        tiles = np.matmul(rows, groups)  # [groups, rows, side]
+        target[:, :whole].reshape(len(rows), -1, side)[...] = tiles.transpose(1, 0, 2)
+        target[:, whole:] = rows @ second[whole:].T
+    return product
 
 
 def retrieve(
@@ -160,7 +186,7 @@ def _scan(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np
         for start in range(edges[part], edges[part + 1], _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, edges[part + 1])
             block = np.arange(start, stop) if rows is None else rows[start:stop]
-            similarity = _inner_products(wide, _widen(descriptors[start:stop] if rows is None else descriptors[block]))
+            similarity = products(wide, _widen(descriptors[start:stop] if rows is None else descriptors[block]))
             best = _best_hits(_join(best, _above(similarity, block, floor, k)), k)
             floor = _kth_similarity(best, len(queries), k)
         return best
@@ -274,12 +300,7 @@ def _rescore_part(
             part = slice(start, start + step)
             np.einsum("qnd,qd->qn", stored[part].astype(np.float64), wide[part], out=similarity[part])
         return similarity
-    query, _ = np.nonzero(used)
-    exact = np.empty(len(stored))
-    for start in range(0, len(stored), _CACHE_ROWS):
-        part = slice(start, start + _CACHE_ROWS)
-        np.einsum("nd,nd->n", stored[part].astype(np.float64), wide[query[part]], out=exact[part])
-    similarity[used] = exact
+    similarity[used] = exact_pairs(wide[np.nonzero(used)[0]], stored)
     return similarity
 
 
@@ -293,23 +314,6 @@ def _gather(shards: Sequence[SearchableShard], starts: NDArray[np.int64], number
         mine = of_shard == place
         stored[mine] = np.take(np.asarray(shards[place].descriptors), number[mine] - starts[place], axis=0)
     return stored
-
-
-def _inner_products(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """first @ second.T in square tiles that BLAS computes with one thread."""
-    side = 2 ** int(math.log2(_BLAS_ALONE / first.shape[1]) / 2)
-    one, other = _in_groups(first, side), _in_groups(second, side)
-    tiles = np.matmul(one[:, None], other[None].transpose(0, 1, 3, 2))  # [groups, groups, rows, rows]
-    groups, other_groups, rows, other_rows = tiles.shape
-    product: NDArray[np.float64] = tiles.transpose(0, 2, 1, 3).reshape(groups * rows, other_groups * other_rows)
-    return product[: len(first), : len(second)]
-
-
-def _in_groups(vectors: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """[n, d] -> [groups, size, d], filled up with zeros; fewer than `size` vectors are one group as they are."""
-    missing = -len(vectors) % size if len(vectors) > size else 0
-    filled = np.concatenate([vectors, np.zeros((missing, vectors.shape[1]))]) if missing else vectors
-    return filled.reshape(-1, min(size, max(1, len(vectors))), vectors.shape[1])
 
 
 def _widen(vectors: NDArray[Any]) -> NDArray[np.float64]:

@@ -102,7 +102,18 @@ def test_flat_results_do_not_depend_on_blocks_threads_batches_or_shards(monkeypa
 
 @pytest.mark.parametrize(
     "factory",
-    ["SQ8", "PQ8", "OPQ4,PQ4x4", "IVF8,Flat", "IVF8,SQ8", "IVF8,PQ4x4", "IVF8,PQ4x4fs", "IVF8,RaBitQ", "IVF8,RaBitQfs", "PCA8,IVF8,SQ8"],
+    [
+        "SQ8",
+        "PQ8",
+        "OPQ4,PQ4x4",
+        "IVF8,Flat",
+        "IVF8,SQ8",
+        "IVF8,PQ4x4",
+        "IVF8,PQ4x4fs",
+        "IVF8,RaBitQ",
+        "IVF8,RaBitQfs",
+        "PCA8,IVF8,SQ8",
+    ],
 )
 def test_codes_of_every_kind_give_selected_rows_with_exact_similarity_whatever_batch_threads_and_split(
     factory: str, monkeypatch: pytest.MonkeyPatch
