@@ -33,7 +33,7 @@ from copydet.progress import Progress, Silent
 from copydet.records import Batch, Described, Image, ImageRow, Match, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose
 from copydet.search.merge import merge_views, view_offsets
-from copydet.search.retrieve import retrieve
+from copydet.search.retrieve import Scan, retrieve
 from copydet.search.score_norm import background_similarity
 from copydet.search.views import View, ViewLevel
 from copydet.search.votes import NO_VOTES, LocalLists, Voted
@@ -58,6 +58,15 @@ class OpenDescriptor:
     def runtime(self) -> Runtime:
         """Opened when it is first asked for: matching embeddings needs none. Raises as `open_runtime` does."""
         return open_runtime(self.descriptor, self.device)
+
+    @cached_property
+    def scan(self) -> Scan | None:
+        """What scans exact codes: the GPU, where it is what describes; None: the CPU."""
+        if "runtime" not in self.__dict__ or not self.runtime.name.startswith("torch-cuda"):
+            return None
+        from copydet.search.device_scan import DeviceScan
+
+        return DeviceScan(self.device if self.device.startswith("cuda") else "cuda")
 
 
 @dataclass(frozen=True)
@@ -269,6 +278,7 @@ def _candidates(
         nprobe=references.nprobe or None,
         candidates=references.candidates,
         selected=references.selected,
+        scan=opened.scan,
     )
     merged = merge_views(found, background + cost, offsets, count)
     return propose(references.shards, vectors, background, cost, offsets, merged, voted)

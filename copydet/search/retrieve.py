@@ -29,7 +29,7 @@ _RESCORE_BYTES = 32 << 20
 _CACHE_ROWS = 512  # widened at a time: they stay in the processor's cache until they are multiplied
 _ONE_THREAD_ROWS = 4096
 Number = TypeVar("Number", np.float32, np.float64)
-_NOWHERE = np.iinfo(np.int64).max
+NOWHERE = np.iinfo(np.int64).max
 # OpenBLAS computes a product with several threads from 2^18 multiplications on, and then waits milliseconds for each
 # where decoding keeps the cores busy (measured: 9 ms CPU a call). Below that, scanning has threads of its own.
 _BLAS_ALONE = 2**18
@@ -45,6 +45,16 @@ class SearchableShard(Protocol):
     def descriptors(self) -> StoredVectors: ...
 
 
+class Scan(Protocol):
+    """How rows are scanned exactly; `scan_rows` does it on the CPU."""
+
+    def __call__(
+        self, descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None
+    ) -> "Nearest":
+        """The k best of all rows of `descriptors`, or of `rows` (ascending), best first, equals by row."""
+        ...
+
+
 @dataclass(frozen=True)
 class Candidates:
     """The best references of each query, best first; equal similarities in the order of the images (shard, then row).
@@ -58,15 +68,15 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class _Lists:
-    """What is proposed for each query. Images have one numbering over all shards, in their order."""
+class Nearest:
+    """What is proposed for each query: rows of one shard, or numbers of images over all shards, in their order."""
 
-    number: NDArray[np.int64]  # [queries, n]; _NOWHERE in unused places
+    number: NDArray[np.int64]  # [queries, n]; NOWHERE in unused places
     similarity: NDArray[np.float64]  # [queries, n]; -inf in unused places
 
-    def at(self, places: NDArray[np.intp]) -> "_Lists":
+    def at(self, places: NDArray[np.intp]) -> "Nearest":
         """Each query's entries at its `places` [queries, m]."""
-        return _Lists(np.take_along_axis(self.number, places, 1), np.take_along_axis(self.similarity, places, 1))
+        return Nearest(np.take_along_axis(self.number, places, 1), np.take_along_axis(self.similarity, places, 1))
 
 
 @dataclass(frozen=True)
@@ -122,13 +132,14 @@ def retrieve(
     nprobe: int | None = None,
     candidates: int = 100,
     selected: Sequence[NDArray[np.bool_] | None] | None = None,
+    scan: "Scan | None" = None,
 ) -> Candidates:
     """Find the `k` most similar selected rows of all shards for each of `queries` (float32 [n, dimension]).
 
     The best `candidates` by code, over all shards together, are scored exactly. Shards whose codes are `Flat`, and all
     shards when few rows are selected, are scanned exactly instead: that gives the true k nearest, ties included.
     `selected[s]` marks the rows of shard s that may be returned (bool [described]); None, for a shard or for all,
-    selects everything.
+    selects everything. `scan` does the exact scans (None: `scan_rows`, on the CPU); it changes no result.
     """
     masks = [None if mask is None or mask.all() else mask for mask in selected or [None] * len(shards)]
     rows = sum(len(s.descriptors) if m is None else int(m.sum()) for s, m in zip(shards, masks, strict=True))
@@ -136,13 +147,13 @@ def retrieve(
     starts = np.cumsum([0, *(len(shard.descriptors) for shard in shards)])
     shape = (len(queries), k)
     found = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
-    step = _SCAN_QUERIES if all(exact) else _SEARCH_QUERIES
+    step = _SCAN_QUERIES if all(exact) and scan is None else _SEARCH_QUERIES
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
-        lists = _propose(shards, masks, exact, starts, block, k, nprobe, max(candidates, k))
+        lists = _propose(shards, masks, exact, starts, block, k, nprobe, max(candidates, k), scan or scan_rows)
         if not all(exact):
             lists = _rescore(shards, starts, block, lists)
-        _place(found, first, _best(lists, k), starts)
+        _place(found, first, best_of(lists, k), starts)
     return found
 
 
@@ -155,25 +166,26 @@ def _propose(
     k: int,
     nprobe: int | None,
     candidates: int,
-) -> _Lists:
+    scan: "Scan",
+) -> Nearest:
     """The best of all shards: k where all are scanned exactly, else `candidates` by code."""
-    lists = _Lists(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0)))
+    lists = Nearest(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0)))
     for shard, mask, scanned, start in zip(shards, masks, exact, starts[:-1], strict=True):
         if scanned:
-            proposed = _scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
+            proposed = scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
         else:
             proposed = _search_codes(shard, queries, candidates, nprobe, mask)
-        number = np.where(proposed.number == _NOWHERE, _NOWHERE, proposed.number + start)
-        lists = _Lists(
+        number = np.where(proposed.number == NOWHERE, NOWHERE, proposed.number + start)
+        lists = Nearest(
             np.concatenate([lists.number, number], axis=1),
             np.concatenate([lists.similarity, proposed.similarity], axis=1),
         )
         if lists.number.shape[1] > candidates:
-            lists = _best(lists, candidates)
+            lists = best_of(lists, candidates)
     return lists
 
 
-def _scan(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None) -> _Lists:
+def scan_rows(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None) -> Nearest:
     """The k best of all rows, or of `rows`, by exact similarity. In threads: NumPy widens float16 in one only."""
     wide = _widen(queries)
     count = len(descriptors) if rows is None else len(rows)
@@ -212,7 +224,7 @@ def _above(similarity: NDArray[np.float64], rows: NDArray[np.int64], floor: NDAr
 
 def _search_codes(
     shard: SearchableShard, queries: Vectors, count: int, nprobe: int | None, mask: NDArray[np.bool_] | None
-) -> _Lists:
+) -> Nearest:
     import faiss
 
     codes = shard.codes
@@ -220,13 +232,13 @@ def _search_codes(
     if _takes_parameters(faiss, codes):
         parameters = _search_parameters(faiss, codes, nprobe, mask)
     elif mask is not None:  # FAISS cannot leave rows out of such codes
-        return _scan(shard.descriptors, queries, count, np.flatnonzero(mask))
+        return scan_rows(shard.descriptors, queries, count, np.flatnonzero(mask))
     similarity, row = codes.search(np.ascontiguousarray(queries), min(count, int(codes.ntotal)), params=parameters)
     similarity = similarity.astype(np.float64)
     if codes.metric_type == faiss.METRIC_L2:
         similarity = 1 - similarity / 2
     unused = row < 0
-    return _Lists(np.where(unused, _NOWHERE, row), np.where(unused, -np.inf, similarity))
+    return Nearest(np.where(unused, NOWHERE, row), np.where(unused, -np.inf, similarity))
 
 
 def _takes_parameters(faiss: Any, codes: Any) -> bool:
@@ -255,7 +267,7 @@ def _search_parameters(faiss: Any, codes: Any, nprobe: int | None, mask: NDArray
     return faiss.SearchParameters(**options)
 
 
-def _rescore(shards: Sequence[SearchableShard], starts: NDArray[np.int64], queries: Vectors, lists: _Lists) -> _Lists:
+def _rescore(shards: Sequence[SearchableShard], starts: NDArray[np.int64], queries: Vectors, lists: Nearest) -> Nearest:
     """The same images with exact similarities; each query's in the order of their numbers, as they lie in the files.
 
     With as many threads as FAISS has.
@@ -280,7 +292,7 @@ def _rescore(shards: Sequence[SearchableShard], starts: NDArray[np.int64], queri
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(rescore_part, firsts))
-    return _Lists(number, similarity)
+    return Nearest(number, similarity)
 
 
 def _rescore_part(
@@ -290,7 +302,7 @@ def _rescore_part(
     number: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Exact similarities of each query [queries, d] with its images [queries, n]; -inf in unused places."""
-    used = number != _NOWHERE
+    used = number != NOWHERE
     stored = _gather(shards, starts, number[used])
     similarity = np.full(number.shape, -np.inf)
     if used.all():
@@ -356,21 +368,21 @@ def _kth_similarity(best: _Hits, queries: int, k: int) -> NDArray[np.float64]:
     return kth
 
 
-def _as_lists(best: _Hits, queries: int, k: int) -> _Lists:
-    lists = _Lists(np.full((queries, k), _NOWHERE), np.full((queries, k), -np.inf))
+def _as_lists(best: _Hits, queries: int, k: int) -> Nearest:
+    lists = Nearest(np.full((queries, k), NOWHERE), np.full((queries, k), -np.inf))
     place = best.query, _rank(best.query)
     lists.number[place], lists.similarity[place] = best.row, best.similarity
     return lists
 
 
-def _best(lists: _Lists, k: int) -> _Lists:
+def best_of(lists: Nearest, k: int) -> Nearest:
     """The k best of each query (or all, where there are fewer), in order: similarity falling, then number."""
     ordered = lists.at(np.argsort(lists.number, axis=1))
     return ordered.at(np.argsort(-ordered.similarity, axis=1, kind="stable")[:, :k])
 
 
-def _place(found: Candidates, first: int, best: _Lists, starts: NDArray[np.int64]) -> None:
-    query, place = np.nonzero(best.number != _NOWHERE)
+def _place(found: Candidates, first: int, best: Nearest, starts: NDArray[np.int64]) -> None:
+    query, place = np.nonzero(best.number != NOWHERE)
     number = best.number[query, place]
     shard = np.searchsorted(starts, number, side="right") - 1
     found.shard[query + first, place] = shard
