@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,9 @@ from copydet.shards.local import join_local
 from copydet.shards.shard import Shard
 from copydet.verification.references import ReferenceReader
 
+if TYPE_CHECKING:
+    from copydet.search.gpu_codes import GpuCodes
+
 _LOOKED_AT = 6  # candidates of a query whose pixels are compared without local features that say where
 _EACH_ROAD = 10  # candidates that views and votes may propose, or more where more are asked for
 
@@ -59,14 +62,31 @@ class OpenDescriptor:
         """Opened when it is first asked for: matching embeddings needs none. Raises as `open_runtime` does."""
         return open_runtime(self.descriptor, self.device)
 
-    @cached_property
+    @property
     def scan(self) -> Scan | None:
         """What scans exact codes: the GPU, where it is what describes; None: the CPU."""
-        if "runtime" not in self.__dict__ or not self.runtime.name.startswith("torch-cuda"):
-            return None
+        return self._device_scan if self._on_gpu else None
+
+    @property
+    def gpu_codes(self) -> "GpuCodes | None":
+        """What searches other codes, where a GPU describes; None: the CPU."""
+        return self._gpu_codes if self._on_gpu else None
+
+    @property
+    def _on_gpu(self) -> bool:
+        return "runtime" in self.__dict__ and self.runtime.name.startswith("torch-cuda")
+
+    @cached_property
+    def _device_scan(self) -> Scan:
         from copydet.search.device_scan import DeviceScan
 
         return DeviceScan(self.device if self.device.startswith("cuda") else "cuda")
+
+    @cached_property
+    def _gpu_codes(self) -> "GpuCodes":
+        from copydet.search.gpu_codes import GpuCodes
+
+        return GpuCodes()
 
 
 @dataclass(frozen=True)
@@ -176,6 +196,8 @@ def find_pairs(
     """
     reader = ReferenceReader(references.shards, options.limits) if options.verify else None
     describe = opened.runtime.describe
+    if opened.gpu_codes is not None:
+        opened.gpu_codes.clone(references.shards, progress.note)
     local = options.verify or options.votes
     work = partial(prepare, resize=opened.descriptor.resize, level=options.views, local=local)
     batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work))
@@ -279,6 +301,7 @@ def _candidates(
         candidates=references.candidates,
         selected=references.selected,
         scan=opened.scan,
+        search=opened.gpu_codes,
     )
     merged = merge_views(found, background + cost, offsets, count)
     return propose(references.shards, vectors, background, cost, offsets, merged, voted)

@@ -8,7 +8,7 @@ into shards, the order of the two images, or the processor.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -45,16 +45,6 @@ class SearchableShard(Protocol):
     def descriptors(self) -> StoredVectors: ...
 
 
-class Scan(Protocol):
-    """How rows are scanned exactly; `scan_rows` does it on the CPU."""
-
-    def __call__(
-        self, descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None
-    ) -> "Nearest":
-        """The k best of all rows of `descriptors`, or of `rows` (ascending), best first, equals by row."""
-        ...
-
-
 @dataclass(frozen=True)
 class Candidates:
     """The best references of each query, best first; equal similarities in the order of the images (shard, then row).
@@ -89,6 +79,12 @@ class _Hits:
 
     def __getitem__(self, which: Any) -> "_Hits":
         return _Hits(self.query[which], self.row[which], self.similarity[which])
+
+
+# descriptors, queries, k, rows (None: all; ascending) -> the k best exactly, best first, equals by row: [queries, k]
+Scan = Callable[[StoredVectors, Vectors, int, NDArray[np.int64] | None], Nearest]
+# as `search_codes`
+CodeSearch = Callable[[SearchableShard, Vectors, int, int | None, NDArray[np.bool_] | None], Nearest]
 
 
 def exact_similarity(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
@@ -132,25 +128,28 @@ def retrieve(
     nprobe: int | None = None,
     candidates: int = 100,
     selected: Sequence[NDArray[np.bool_] | None] | None = None,
-    scan: "Scan | None" = None,
+    scan: Scan | None = None,
+    search: CodeSearch | None = None,
 ) -> Candidates:
     """Find the `k` most similar selected rows of all shards for each of `queries` (float32 [n, dimension]).
 
     The best `candidates` by code, over all shards together, are scored exactly. Shards whose codes are `Flat`, and all
     shards when few rows are selected, are scanned exactly instead: that gives the true k nearest, ties included.
     `selected[s]` marks the rows of shard s that may be returned (bool [described]); None, for a shard or for all,
-    selects everything. `scan` does the exact scans (None: `scan_rows`, on the CPU); it changes no result.
+    selects everything. `scan` does the exact scans (None: `scan_rows`, on the CPU); it changes no result. `search`
+    searches codes (None: `search_codes`).
     """
     masks = [None if mask is None or mask.all() else mask for mask in selected or [None] * len(shards)]
     rows = sum(len(s.descriptors) if m is None else int(m.sum()) for s, m in zip(shards, masks, strict=True))
-    exact = [rows <= _SCAN_ROWS or _is_flat(s.codes) or not len(s.descriptors) for s in shards]
+    exact = [rows <= _SCAN_ROWS or is_flat(s.codes) or not len(s.descriptors) for s in shards]
     starts = np.cumsum([0, *(len(shard.descriptors) for shard in shards)])
     shape = (len(queries), k)
     found = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
     step = _SCAN_QUERIES if all(exact) and scan is None else _SEARCH_QUERIES
+    scan, search, candidates = scan or scan_rows, search or search_codes, max(candidates, k)
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
-        lists = _propose(shards, masks, exact, starts, block, k, nprobe, max(candidates, k), scan or scan_rows)
+        lists = _propose(shards, masks, exact, starts, block, k, nprobe, candidates, scan, search)
         if not all(exact):
             lists = _rescore(shards, starts, block, lists)
         _place(found, first, best_of(lists, k), starts)
@@ -166,7 +165,8 @@ def _propose(
     k: int,
     nprobe: int | None,
     candidates: int,
-    scan: "Scan",
+    scan: Scan,
+    search: CodeSearch,
 ) -> Nearest:
     """The best of all shards: k where all are scanned exactly, else `candidates` by code."""
     lists = Nearest(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0)))
@@ -174,7 +174,7 @@ def _propose(
         if scanned:
             proposed = scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
         else:
-            proposed = _search_codes(shard, queries, candidates, nprobe, mask)
+            proposed = search(shard, queries, candidates, nprobe, mask)
         number = np.where(proposed.number == NOWHERE, NOWHERE, proposed.number + start)
         lists = Nearest(
             np.concatenate([lists.number, number], axis=1),
@@ -222,9 +222,10 @@ def _above(similarity: NDArray[np.float64], rows: NDArray[np.int64], floor: NDAr
     return _Hits(query, rows[column], similarity[query, column])
 
 
-def _search_codes(
+def search_codes(
     shard: SearchableShard, queries: Vectors, count: int, nprobe: int | None, mask: NDArray[np.bool_] | None
 ) -> Nearest:
+    """The `count` best rows of a shard by its codes."""
     import faiss
 
     codes = shard.codes
@@ -234,11 +235,17 @@ def _search_codes(
     elif mask is not None:  # FAISS cannot leave rows out of such codes
         return scan_rows(shard.descriptors, queries, count, np.flatnonzero(mask))
     similarity, row = codes.search(np.ascontiguousarray(queries), min(count, int(codes.ntotal)), params=parameters)
-    similarity = similarity.astype(np.float64)
-    if codes.metric_type == faiss.METRIC_L2:
-        similarity = 1 - similarity / 2
-    unused = row < 0
-    return Nearest(np.where(unused, NOWHERE, row), np.where(unused, -np.inf, similarity))
+    return as_nearest(similarity, row, codes.metric_type)
+
+
+def as_nearest(similarity: NDArray[np.float32], row: NDArray[np.int64], metric: int) -> Nearest:
+    """What FAISS's search returned, [queries, n] each."""
+    import faiss
+
+    wide = similarity.astype(np.float64)
+    if metric == faiss.METRIC_L2:
+        wide = 1 - wide / 2
+    return Nearest(np.where(row < 0, NOWHERE, row), np.where(row < 0, -np.inf, wide))
 
 
 def _takes_parameters(faiss: Any, codes: Any) -> bool:
@@ -303,17 +310,13 @@ def _rescore_part(
 ) -> NDArray[np.float64]:
     """Exact similarities of each query [queries, d] with its images [queries, n]; -inf in unused places."""
     used = number != NOWHERE
-    stored = _gather(shards, starts, number[used])
-    similarity = np.full(number.shape, -np.inf)
-    if used.all():
-        step = max(1, _CACHE_ROWS // max(1, number.shape[1]))
-        stored = stored.reshape(*number.shape, wide.shape[1])
-        for start in range(0, len(number), step):
-            part = slice(start, start + step)
-            np.einsum("qnd,qd->qn", stored[part].astype(np.float64), wide[part], out=similarity[part])
-        return similarity
-    similarity[used] = exact_pairs(wide[np.nonzero(used)[0]], stored)
-    return similarity
+    stored = _gather(shards, starts, np.where(used, number, 0).ravel()).reshape(*number.shape, wide.shape[1])
+    similarity = np.empty(number.shape)
+    step = max(1, _CACHE_ROWS // max(1, number.shape[1]))
+    for start in range(0, len(number), step):
+        part = slice(start, start + step)
+        np.einsum("qnd,qd->qn", stored[part].astype(np.float64), wide[part], out=similarity[part])
+    return np.where(used, similarity, -np.inf)
 
 
 def _gather(shards: Sequence[SearchableShard], starts: NDArray[np.int64], number: NDArray[np.int64]) -> StoredVectors:
@@ -332,7 +335,7 @@ def _widen(vectors: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(vectors).astype(np.float16, copy=False).astype(np.float64)
 
 
-def _is_flat(codes: Any) -> bool:
+def is_flat(codes: Any) -> bool:
     return type(codes).__name__ in ("IndexFlat", "IndexFlatIP", "IndexFlatL2")
 
 
