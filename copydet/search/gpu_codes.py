@@ -80,7 +80,9 @@ class GpuCodes:
         library: Any = faiss  # the CPU build, whose types are checked, knows none of this
         if gpu not in self._resources:
             self._resources[gpu] = library.StandardGpuResources()
-        return library.index_cpu_to_gpu(self._resources[gpu], gpu, codes)
+        options = library.GpuClonerOptions()
+        options.allowCpuCoarseQuantizer = True  # lists that a graph finds: it stays on the CPU, codes do not
+        return library.index_cpu_to_gpu(self._resources[gpu], gpu, codes, options)
 
 
 def _search(on_gpu: Any, queries: Vectors, count: int, nprobe: int | None) -> Nearest:
