@@ -305,6 +305,10 @@ def add_in_turns(arguments: argparse.Namespace, source: str, *, embeddings: bool
 
     from copydet.index import Index
 
+    warm = arguments.work / "copy.index"  # what a process does once belongs to neither
+    shutil.rmtree(warm, ignore_errors=True)
+    first = source if embeddings else f"{source}/0.jpg"
+    Index.create(warm, descriptor=DESCRIPTOR, recipe=arguments.recipe[0]).add(first, embeddings=embeddings)
     seconds: dict[str, list[Timed]] = {"large": [], "empty": []}
     untouched = True
     for _ in range(rounds):
