@@ -126,8 +126,11 @@ def test_codes_of_every_kind_give_selected_rows_with_exact_similarity_whatever_b
     mask = np.random.default_rng(2).random(len(vectors)) < 0.7
     mask[:40] = True
     results = []
-    for edges, batches, threads in (([], 1, 2), ([], 40, 1), ([300, 350, 900], 3, 2)):
+    for edges, batches, threads, rows in (([], 1, 2, 4096), ([], 40, 1, 4096), ([300, 350, 900], 3, 2, 100)):
         faiss.omp_set_num_threads(threads)
+        monkeypatch.setattr(module, "_ONE_THREAD_ROWS", rows)
+        monkeypatch.setattr(module, "_CACHE_ROWS", rows)
+        monkeypatch.setattr(module, "_SEARCH_QUERIES", rows // 10)
         shards = make_shards(vectors, edges, trained)
         found = [
             retrieve(shards, part, 5, nprobe=4, candidates=80, selected=np.split(mask, edges))
