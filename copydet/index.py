@@ -69,9 +69,12 @@ class Index:
 
     def _show(self, snapshot: Snapshot, held: object = None) -> None:
         held = held or snapshots.hold(self.path, snapshot)
-        self.snapshot = snapshot
         dimension = self.descriptor.dimension
-        self._shards = tuple(open_shard(self.path, entry, dimension, held) for entry in snapshot.shards)
+        before = {shard.name: shard for shard in getattr(self, "_shards", ())}
+        self._shards = tuple(
+            open_shard(self.path, entry, dimension, held, before.get(entry.name)) for entry in snapshot.shards
+        )
+        self.snapshot = snapshot
         removed = read_deletions(self.path, snapshot)
         self.__dict__.pop("_local", None)
         self._living = tuple(_without(shard.described, removed.get(shard.name)) for shard in self._shards)

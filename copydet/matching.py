@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from copydet.records import Batch, Described, Image, Match, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose
 from copydet.search.merge import merge_views, view_offsets
 from copydet.search.reference_views import retrieve_references
+from copydet.search.retrieve import Scan
 from copydet.search.score_norm import background_similarity
 from copydet.search.views import View, ViewLevel
 from copydet.search.votes import NO_VOTES, LocalLists, Voted
@@ -41,6 +42,9 @@ from copydet.shards.local import join_local
 from copydet.shards.shard import Shard
 from copydet.verification.references import ReferenceReader
 from copydet.workers import Workers
+
+if TYPE_CHECKING:
+    from copydet.search.gpu_codes import GpuCodes
 
 T = TypeVar("T")
 
@@ -60,6 +64,32 @@ class OpenDescriptor:
     def runtime(self) -> Runtime:
         """Opened when it is first asked for: matching embeddings needs none. Raises as `open_runtime` does."""
         return open_runtime(self.descriptor, self.device)
+
+    @property
+    def scan(self) -> Scan | None:
+        """What scans exact codes: the GPU, where it is what describes; None: the CPU."""
+        return self._device_scan if self._on_gpu else None
+
+    @property
+    def gpu_codes(self) -> "GpuCodes | None":
+        """What searches other codes, where a GPU describes; None: the CPU."""
+        return self._gpu_codes if self._on_gpu else None
+
+    @property
+    def _on_gpu(self) -> bool:
+        return "runtime" in self.__dict__ and self.runtime.name.startswith("torch-cuda")
+
+    @cached_property
+    def _device_scan(self) -> Scan:
+        from copydet.search.device_scan import DeviceScan
+
+        return DeviceScan(self.device if self.device.startswith("cuda") else "cuda")
+
+    @cached_property
+    def _gpu_codes(self) -> "GpuCodes":
+        from copydet.search.gpu_codes import GpuCodes
+
+        return GpuCodes()
 
 
 @dataclass(frozen=True)
@@ -169,6 +199,8 @@ def find_pairs(
     """
     reader = ReferenceReader(references.shards, options.limits) if options.verify else None
     describe = opened.runtime.describe
+    if opened.gpu_codes is not None:
+        opened.gpu_codes.clone(references.shards, progress.note)
     local = options.verify or options.votes
     work = partial(prepare, resize=opened.descriptor.resize, level=options.views, local=local)
     threads, count = options.workers or usable_cpus(), max(options.top_k, _EACH_ROAD)
@@ -271,6 +303,8 @@ def _candidates(
         nprobe=references.nprobe or None,
         candidates=references.candidates,
         selected=references.selected,
+        scan=opened.scan,
+        search=opened.gpu_codes,
     )
     merged = merge_views(found, background + cost, offsets, count, reference_cost)
     return propose(references.shards, vectors, background, cost, offsets, merged, voted)

@@ -15,12 +15,13 @@ the same command. Steps that are timed or whose memory is measured run in proces
     open      `Index.open` in a new process: seconds, memory that it adds
     search    recall@10 after re-scoring at the recipe's settings and at operating points; queries a second in batches
               of 1,000 and one by one; and the same codes searched with FAISS alone, in turns in the same process
-    add       1,000 more descriptors to this index and to an empty one, in turns
+    add       1,000 more to this index and to an empty one, in turns: embeddings, and photographs that are described
+
+Where other work shares the machine, look at the ratios of CPU time (`..._cpu`), which it changes least.
 """
 
 import argparse
 import json
-import resource
 import shutil
 import statistics
 import subprocess
@@ -28,13 +29,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 TARGETS = (0.9, 0.95, 0.99)
-BATCH, SINGLE, ROUNDS, ADDED = 1000, 100, 3, 1000
+BATCH, SINGLE, ROUNDS, ADDED, PHOTO_ROUNDS = 1000, 100, 7, 1000, 1
 DESCRIPTOR = "small"
 FACTORIES = ("RR256,IVF256,RaBitQ", "OPQ32_256,IVF256,PQ32x8", "OPQ48_240,IVF256,PQ48x8")
 MIB = 2**20
@@ -59,10 +60,10 @@ def main() -> None:
     size = f"{arguments.images:,}"
     results.once("vectors", lambda: describe_all(arguments))
     grow(arguments)
-    results.once(f"{size} codes", lambda: child("codes", "ivf-pq"))
     for recipe in arguments.recipe or ["ivf-pq"]:
         for step in ("build", "open", "search", "add"):
             results.once(f"{size} {recipe} {step}", lambda step=step, recipe=recipe: child(step, recipe))
+    results.once(f"{size} codes", lambda: child("codes", "ivf-pq"))
     print(json.dumps(results.values, indent=1))
 
 
@@ -189,8 +190,10 @@ def compare_codes(arguments: argparse.Namespace) -> dict[str, Any]:
 def build(arguments: argparse.Namespace) -> dict[str, Any]:
     from copydet.index import Index
 
-    shutil.rmtree(index_of(arguments), ignore_errors=True)
-    before, start = peak(), time.perf_counter()
+    if (index_of(arguments) / "CURRENT").exists():  # whole, but its times were not written down
+        shutil.rmtree(index_of(arguments))
+    resumed = index_of(arguments).exists()
+    before, start, cpu = peak(), time.perf_counter(), time.process_time()
     index = Index.build(
         vectors_of(arguments), index_of(arguments), embeddings=True, descriptor=DESCRIPTOR, recipe=arguments.recipe[0]
     )
@@ -200,6 +203,8 @@ def build(arguments: argparse.Namespace) -> dict[str, Any]:
     everything = sum(file.bytes for shard in shards for file in shard.files.values())
     return {
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "resumed": resumed,  # then the seconds are those of the last run alone
         "peak_mib": round(peak() / MIB),
         "before_mib": round(before / MIB),
         "codes": sorted({shard.codes for shard in shards}),
@@ -241,28 +246,40 @@ def search(arguments: argparse.Namespace) -> dict[str, Any]:
     found["operating_points"] = {f"{target:g}": vars(point) for target, point in points.items()}
     batch = np.resize(queries, (BATCH, queries.shape[1]))
     for name, (nprobe, candidates) in settings.items():
-        ours, raw, single = [], [], []
-        for _ in range(ROUNDS):
-            start = time.perf_counter()
-            retrieve(shards, batch, 10, nprobe=nprobe or None, candidates=candidates)
-            ours.append(time.perf_counter() - start)
-            start = time.perf_counter()
+
+        def ours(asked: Any, nprobe: int = nprobe, candidates: int = candidates) -> None:
+            retrieve(shards, asked, 10, nprobe=nprobe or None, candidates=candidates)
+
+        def raw(asked: Any, nprobe: int = nprobe, candidates: int = candidates) -> None:
             for shard in shards:
-                search_raw(shard.codes, batch, nprobe, max(candidates, 10))
-            raw.append(time.perf_counter() - start)
-        for query in queries[:SINGLE]:
-            start = time.perf_counter()
-            retrieve(shards, query[None], 10, nprobe=nprobe or None, candidates=candidates)
-            single.append(time.perf_counter() - start)
+                search_raw(shard.codes, asked, nprobe, max(candidates, 10))
+
+        both = [(timed(ours, batch), timed(raw, batch)) for _ in range(ROUNDS)]
+        single = [(timed(ours, query[None]), timed(raw, query[None])) for query in queries[:SINGLE]]
         found[name] = {
             "nprobe": nprobe,
             "candidates": candidates,
-            "queries_per_second": round(BATCH / statistics.median(ours), 1),
-            "raw_faiss_per_second": round(BATCH / statistics.median(raw), 1),
-            "of_raw_faiss": round(statistics.median(r / o for r, o in zip(raw, ours, strict=True)), 3),
-            "single_query_ms": round(1000 * statistics.median(single), 2),
+            "queries_per_second": round(BATCH / statistics.median(o.seconds for o, _ in both), 1),
+            "raw_faiss_per_second": round(BATCH / statistics.median(r.seconds for _, r in both), 1),
+            "of_raw_faiss": round(statistics.median(r.seconds / o.seconds for o, r in both), 3),
+            "of_raw_faiss_cpu": round(statistics.median(r.cpu / o.cpu for o, r in both), 3),
+            "single_query_ms": round(1000 * statistics.median(o.seconds for o, _ in single), 2),
+            "raw_single_query_ms": round(1000 * statistics.median(r.seconds for _, r in single), 2),
         }
     return {**found, "peak_mib": round(peak() / MIB)}
+
+
+class Timed(NamedTuple):
+    """Of one call: `cpu` is of all threads, and what other work on the machine does to it is little."""
+
+    seconds: float
+    cpu: float
+
+
+def timed(call: Callable[[Any], object], asked: Any) -> Timed:
+    start, cpu = time.perf_counter(), time.process_time()
+    call(asked)
+    return Timed(time.perf_counter() - start, time.process_time() - cpu)
 
 
 def search_raw(codes: Any, queries: Any, nprobe: int, count: int) -> None:
@@ -275,15 +292,26 @@ def search_raw(codes: Any, queries: Any, nprobe: int, count: int) -> None:
 
 
 def add(arguments: argparse.Namespace) -> dict[str, Any]:
-    """In copies of the indexes; ADDED ids that neither holds. Hard links: files of an index never change."""
+    """ADDED embeddings, then ADDED photographs, in copies of the indexes that hold none of these ids. Hard links: files
+    of an index never change."""
+    embeddings = str(arguments.work / f"added-{arguments.images}.npy")
+    found = {"embeddings": add_in_turns(arguments, embeddings, embeddings=True, rounds=ROUNDS)}
+    found["photographs"] = add_in_turns(arguments, photographs(arguments), embeddings=False, rounds=PHOTO_ROUNDS)
+    return found
+
+
+def add_in_turns(arguments: argparse.Namespace, source: str, *, embeddings: bool, rounds: int) -> dict[str, Any]:
     import os
 
     from copydet.index import Index
 
-    added = str(arguments.work / f"added-{arguments.images}.npy")
-    seconds: dict[str, list[float]] = {"large": [], "empty": []}
+    warm = arguments.work / "copy.index"  # what a process does once belongs to neither
+    shutil.rmtree(warm, ignore_errors=True)
+    first = source if embeddings else f"{source}/0.jpg"
+    Index.create(warm, descriptor=DESCRIPTOR, recipe=arguments.recipe[0]).add(first, embeddings=embeddings)
+    seconds: dict[str, list[Timed]] = {"large": [], "empty": []}
     untouched = True
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name in seconds:
             copy = arguments.work / "copy.index"
             shutil.rmtree(copy, ignore_errors=True)
@@ -293,22 +321,35 @@ def add(arguments: argparse.Namespace) -> dict[str, Any]:
             else:
                 Index.create(copy, descriptor=DESCRIPTOR, recipe=arguments.recipe[0])
             before = {path: path.stat().st_mtime_ns for path in copy.glob("shards/*/*")}
-            start = time.perf_counter()
-            Index.open(copy).add(added, embeddings=True)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(timed(lambda path: Index.open(path).add(source, embeddings=embeddings), copy))
             untouched &= all(path.stat().st_mtime_ns == then for path, then in before.items())
             shutil.rmtree(copy)
-    large, empty = (statistics.median(seconds[name]) for name in ("large", "empty"))
     return {
-        "large_s": round(large, 3),
-        "empty_s": round(empty, 3),
-        "ratio": round(large / empty, 2),
+        "large_s": round(statistics.median(each.seconds for each in seconds["large"]), 3),
+        "empty_s": round(statistics.median(each.seconds for each in seconds["empty"]), 3),
+        "ratio": round(statistics.median(a.seconds / b.seconds for a, b in zip(*seconds.values(), strict=True)), 2),
+        "ratio_cpu": round(statistics.median(a.cpu / b.cpu for a, b in zip(*seconds.values(), strict=True)), 2),
         "untouched": untouched,
     }
 
 
+def photographs(arguments: argparse.Namespace) -> str:
+    """A folder of ADDED photographs of the sources."""
+    from itertools import islice
+
+    from copydet.images.sources import list_images
+
+    folder = Path(arguments.work / "photographs")
+    folder.mkdir(exist_ok=True)
+    for number, image in enumerate(islice(list_images(arguments.sources), ADDED)):
+        (folder / f"{number}.jpg").write_bytes(image.read())
+    return str(folder)
+
+
 def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes that this process held at most. Not ru_maxrss, which begins with what the parent held."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 STEPS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

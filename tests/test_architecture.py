@@ -29,6 +29,8 @@ EXCEPTIONS = {
     *(("__init__", "index"), ("__init__", "dedup"), ("__main__", "cli")),
     *(("cli", "torch"), ("cli", "torchvision"), ("cli", "faiss")),
 }
+# One file of a room may import what the room may not: exact search on a GPU. Only matching on CUDA imports it.
+FILE_EXCEPTIONS = {("search/device_scan.py", "torch")}
 # Names that say nothing about what is inside.
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "managers", "base", "common", "misc", "tools"}
 MAX_LINES = 400
@@ -69,6 +71,8 @@ def test_heavy_libraries_stay_in_their_rooms(path: Path) -> None:
     room = room_of(path)
     for module in imports(path):
         library = module.split(".")[0]
+        if (path.relative_to(PACKAGE).as_posix(), library) in FILE_EXCEPTIONS:
+            continue
         allowed = ONLY_IN.get(library)
         assert allowed is None or room in allowed or (room, library) in EXCEPTIONS, f"{room} imports {module}"
 

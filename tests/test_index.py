@@ -191,6 +191,17 @@ def test_a_reader_keeps_its_snapshot_while_a_writer_changes_the_index(index: Ind
     assert first_ids(Index.open(index.path).match(photos / "coffee.png")) != ["coffee.png"]
 
 
+def test_adding_leaves_the_shards_that_are_open_as_they_are(index: Index, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    shutil.copy(photos / "astronaut.png", tmp_path / "more" / "another.png")
+    before = index._shards
+    index.add(tmp_path / "more")
+    assert [shard.codes for shard in index._shards[:-1]] == [shard.codes for shard in before]
+    assert len(index._shards) == len(before) + 1
+    found = next(iter(index.match(photos / "astronaut.png", top_k=3)))
+    assert "another.png" in {match.reference_id for match in found.matches}
+
+
 def test_results_do_not_depend_on_the_number_of_shards(
     descriptor: str, photos: Path, built: Path, tmp_path: Path
 ) -> None:

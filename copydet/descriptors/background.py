@@ -5,6 +5,7 @@ is int8 with one scale a row: 1 byte a number, cosine to the original above 0.99
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,11 @@ class Bank:
 
     vectors: StoredVectors
     hash: str
+
+    @cached_property
+    def wide(self) -> Vectors:
+        """`vectors` in float32, widened once: every batch of queries is multiplied with them."""
+        return self.vectors.astype(np.float32)
 
 
 def load_bank(descriptor: Descriptor) -> Bank | None:

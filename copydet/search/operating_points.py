@@ -5,6 +5,7 @@ reach a recall the one is taken that reads fewest bytes: codes of the lists that
 each candidate that is scored again. So the choice does not depend on the machine, nor on what else it does.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,10 @@ def find_points(
         probes, counts = probes[-1:], counts[-1:]
     measured: list[OperatingPoint] = []
     for nprobe in probes:
+        enough = [point for point in measured if point.recall >= max(targets)]
+        least = min((_bytes_read(shards, point.nprobe, point.candidates) for point in enough), default=math.inf)
+        if least <= _bytes_read(shards, nprobe, counts[0]):
+            break  # so many lists can only cost more
         before = 0.0
         for candidates in counts:
             found = retrieve(
@@ -75,8 +80,6 @@ def find_points(
             if recall >= max(targets) or recall - before < _NO_GAIN:
                 break  # what is missing lies in other lists
             before = recall
-        if measured[-1].recall >= max(targets) and measured[-1].candidates == counts[0]:
-            break  # more lists can only cost more
     measured.sort(key=lambda point: (_bytes_read(shards, point.nprobe, point.candidates), point.nprobe))
     reached = {target: [point for point in measured if point.recall >= target] for target in targets}
     points = {target: found[0] for target, found in reached.items() if found}

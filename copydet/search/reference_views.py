@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copydet.records import Vectors
-from copydet.search.retrieve import Candidates, retrieve
+from copydet.search.retrieve import Candidates, CodeSearch, Scan, retrieve
 from copydet.search.views import CHANCE
 from copydet.shards.shard import Shard
 
@@ -24,13 +24,17 @@ def retrieve_references(
     nprobe: int | None = None,
     candidates: int = 100,
     selected: Sequence[NDArray[np.bool_] | None],
+    scan: Scan | None = None,
+    search: CodeSearch | None = None,
 ) -> tuple[Candidates, NDArray[np.float32]]:
     """As `retrieve`, of images by their wholes and by their parts, and what each find costs (see merge_views), float32
     of the same shape. Lines are longer than `k` where there are parts, and an image comes several times in them.
 
     `wholes` are the lines of `vectors` that are whole queries.
     """
-    found = retrieve(shards, vectors, k, nprobe=nprobe, candidates=candidates, selected=selected)
+    found = retrieve(
+        shards, vectors, k, nprobe=nprobe, candidates=candidates, selected=selected, scan=scan, search=search
+    )
     viewed = [number for number, shard in enumerate(shards) if shard.views is not None]
     views = [views for shard in shards if (views := shard.views) is not None]
     if not views:
@@ -41,7 +45,7 @@ def retrieve_references(
         None if mask is None else np.repeat(mask, len(each.parts)) for mask, each in zip(masks, views, strict=True)
     ]
     in_parts = retrieve(
-        views, vectors[wholes], k * parts, nprobe=nprobe, candidates=candidates * parts, selected=of_rows
+        views, vectors[wholes], k * parts, nprobe=nprobe, candidates=candidates * parts, selected=of_rows, scan=scan
     )
     shape = (len(vectors), k + k * parts)
     both = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))

@@ -8,10 +8,10 @@ into shards, the order of the two images, or the processor.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,14 @@ from copydet.records import StoredVectors, Vectors
 # the split into shards doesn't matter.
 _SCAN_ROWS = 20_000
 _SCAN_THREADS = 8
-_BLOCK_QUERIES = 256
+_SCAN_QUERIES = 256
+_SEARCH_QUERIES = 1024
 _BLOCK_ROWS = 1024
 _RESCORE_BYTES = 32 << 20
+_CACHE_ROWS = 512  # widened at a time: they stay in the processor's cache until they are multiplied
+_ONE_THREAD_ROWS = 4096
+Number = TypeVar("Number", np.float32, np.float64)
+NOWHERE = np.iinfo(np.int64).max
 # OpenBLAS computes a product with several threads from 2^18 multiplications on, and then waits milliseconds for each
 # where decoding keeps the cores busy (measured: 9 ms CPU a call). Below that, scanning has threads of its own.
 _BLAS_ALONE = 2**18
@@ -53,16 +58,33 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """What is proposed for each query: rows of one shard, or numbers of images over all shards, in their order."""
+
+    number: NDArray[np.int64]  # [queries, n]; NOWHERE in unused places
+    similarity: NDArray[np.float64]  # [queries, n]; -inf in unused places
+
+    def at(self, places: NDArray[np.intp]) -> "Nearest":
+        """Each query's entries at its `places` [queries, m]."""
+        return Nearest(np.take_along_axis(self.number, places, 1), np.take_along_axis(self.similarity, places, 1))
+
+
+@dataclass(frozen=True)
 class _Hits:
-    """A bag of (query, shard, row, similarity), without order; all arrays [hits]."""
+    """A bag of (query, row, similarity) of one shard, without order; all arrays [hits]."""
 
     query: NDArray[np.int64]
-    shard: NDArray[np.int64]
     row: NDArray[np.int64]
     similarity: NDArray[np.float64]
 
     def __getitem__(self, which: Any) -> "_Hits":
-        return _Hits(self.query[which], self.shard[which], self.row[which], self.similarity[which])
+        return _Hits(self.query[which], self.row[which], self.similarity[which])
+
+
+# descriptors, queries, k, rows (None: all; ascending) -> the k best exactly, best first, equals by row: [queries, k]
+Scan = Callable[[StoredVectors, Vectors, int, NDArray[np.int64] | None], Nearest]
+# as `search_codes`
+CodeSearch = Callable[[SearchableShard, Vectors, int, int | None, NDArray[np.bool_] | None], Nearest]
 
 
 def exact_similarity(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
@@ -70,7 +92,32 @@ def exact_similarity(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.fl
 
     Exact for float16. Float32 is rounded to float16 first, as references are at rest: the same both ways.
     """
-    return _inner_products(_widen(first), _widen(second))
+    return products(_widen(first), _widen(second))
+
+
+def exact_pairs(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+    """Similarity of each row of `first` [n, d] with the same row of `second` [n, d] -> float64 [n], exact as above."""
+    similarity = np.empty(len(first))
+    for start in range(0, len(first), _CACHE_ROWS):
+        part = slice(start, start + _CACHE_ROWS)
+        np.einsum("nd,nd->n", _widen(first[part]), _widen(second[part]), out=similarity[part])
+    return similarity
+
+
+def products(first: NDArray[Number], second: NDArray[Number]) -> NDArray[Number]:
+    """first [n, d] @ second.T [d, m], both of one type, in square tiles that BLAS computes with one thread."""
+    dimension = first.shape[1]
+    side = 2 ** int(math.log2(_BLAS_ALONE / dimension) / 2)
+    whole = len(second) - len(second) % side
+    groups = second[:whole].reshape(-1, side, dimension).transpose(0, 2, 1)
+    product = np.empty((len(first), len(second)), first.dtype)
+    for start in range(0, len(first), side):
+        rows = first[start : start + side]
+        target = product[start : start + side]
+        tiles = np.matmul(rows, groups)  # [groups, rows, side]
+        target[:, :whole].reshape(len(rows), -1, side)[...] = tiles.transpose(1, 0, 2)
+        target[:, whole:] = rows @ second[whole:].T
+    return product
 
 
 def retrieve(
@@ -81,47 +128,64 @@ def retrieve(
     nprobe: int | None = None,
     candidates: int = 100,
     selected: Sequence[NDArray[np.bool_] | None] | None = None,
+    scan: Scan | None = None,
+    search: CodeSearch | None = None,
 ) -> Candidates:
     """Find the `k` most similar selected rows of all shards for each of `queries` (float32 [n, dimension]).
 
     The best `candidates` by code, over all shards together, are scored exactly. Shards whose codes are `Flat`, and all
     shards when few rows are selected, are scanned exactly instead: that gives the true k nearest, ties included.
     `selected[s]` marks the rows of shard s that may be returned (bool [described]); None, for a shard or for all,
-    selects everything.
+    selects everything. `scan` does the exact scans (None: `scan_rows`, on the CPU); it changes no result. `search`
+    searches codes (None: `search_codes`).
     """
     masks = [None if mask is None or mask.all() else mask for mask in selected or [None] * len(shards)]
     rows = sum(len(s.descriptors) if m is None else int(m.sum()) for s, m in zip(shards, masks, strict=True))
+    exact = [rows <= _SCAN_ROWS or is_flat(s.codes) or not len(s.descriptors) for s in shards]
+    starts = np.cumsum([0, *(len(shard.descriptors) for shard in shards)])
     shape = (len(queries), k)
     found = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
-    for start in range(0, len(queries), _BLOCK_QUERIES):
-        block = queries[start : start + _BLOCK_QUERIES]
-        _place(
-            found, start, _retrieve_block(shards, masks, block, k, nprobe, max(candidates, k), scan=rows <= _SCAN_ROWS)
-        )
+    step = _SCAN_QUERIES if all(exact) and scan is None else _SEARCH_QUERIES
+    scan, search, candidates = scan or scan_rows, search or search_codes, max(candidates, k)
+    for first in range(0, len(queries), step):
+        block = queries[first : first + step]
+        lists = _propose(shards, masks, exact, starts, block, k, nprobe, candidates, scan, search)
+        if not all(exact):
+            lists = _rescore(shards, starts, block, lists)
+        _place(found, first, best_of(lists, k), starts)
     return found
 
 
-def _retrieve_block(
+def _propose(
     shards: Sequence[SearchableShard],
     masks: Sequence[NDArray[np.bool_] | None],
+    exact: Sequence[bool],
+    starts: NDArray[np.int64],
     queries: Vectors,
     k: int,
     nprobe: int | None,
     candidates: int,
-    scan: bool,
-) -> _Hits:
-    hits = _no_hits()
-    for number, (shard, mask) in enumerate(zip(shards, masks, strict=True)):
-        if scan or _is_flat(shard.codes):
-            proposed = _scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
+    scan: Scan,
+    search: CodeSearch,
+) -> Nearest:
+    """The best of all shards: k where all are scanned exactly, else `candidates` by code."""
+    lists = Nearest(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0)))
+    for shard, mask, scanned, start in zip(shards, masks, exact, starts[:-1], strict=True):
+        if scanned:
+            proposed = scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
         else:
-            proposed = _search_codes(shard.codes, queries, candidates, nprobe, mask)
-        proposed = replace(proposed, shard=np.full(len(proposed.row), number))
-        hits = _best(_join(hits, proposed), candidates)
-    return _best(_rescore(shards, queries, hits), k)
+            proposed = search(shard, queries, candidates, nprobe, mask)
+        number = np.where(proposed.number == NOWHERE, NOWHERE, proposed.number + start)
+        lists = Nearest(
+            np.concatenate([lists.number, number], axis=1),
+            np.concatenate([lists.similarity, proposed.similarity], axis=1),
+        )
+        if lists.number.shape[1] > candidates:
+            lists = best_of(lists, candidates)
+    return lists
 
 
-def _scan(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None) -> _Hits:
+def scan_rows(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None) -> Nearest:
     """The k best of all rows, or of `rows`, by exact similarity. In threads: NumPy widens float16 in one only."""
     wide = _widen(queries)
     count = len(descriptors) if rows is None else len(rows)
@@ -134,15 +198,15 @@ def _scan(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np
         for start in range(edges[part], edges[part + 1], _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, edges[part + 1])
             block = np.arange(start, stop) if rows is None else rows[start:stop]
-            similarity = _inner_products(wide, _widen(descriptors[start:stop] if rows is None else descriptors[block]))
-            best = _best(_join(best, _above(similarity, block, floor, k)), k)
+            similarity = products(wide, _widen(descriptors[start:stop] if rows is None else descriptors[block]))
+            best = _best_hits(_join(best, _above(similarity, block, floor, k)), k)
             floor = _kth_similarity(best, len(queries), k)
         return best
 
     if workers == 1:
-        return scan_part(0)
+        return _as_lists(scan_part(0), len(queries), k)
     with ThreadPoolExecutor(workers) as pool:
-        return _best(_join(*pool.map(scan_part, range(workers))), k)
+        return _as_lists(_best_hits(_join(*pool.map(scan_part, range(workers))), k), len(queries), k)
 
 
 def _above(similarity: NDArray[np.float64], rows: NDArray[np.int64], floor: NDArray[np.float64], k: int) -> _Hits:
@@ -155,21 +219,41 @@ def _above(similarity: NDArray[np.float64], rows: NDArray[np.int64], floor: NDAr
         query, column = np.nonzero((similarity > floor) & (similarity >= kth))
     else:
         query, column = np.nonzero(similarity > floor)
-    return _Hits(query, np.zeros(len(query), np.int64), rows[column], similarity[query, column])
+    return _Hits(query, rows[column], similarity[query, column])
 
 
-def _search_codes(
-    codes: Any, queries: Vectors, count: int, nprobe: int | None, mask: NDArray[np.bool_] | None
-) -> _Hits:
+def search_codes(
+    shard: SearchableShard, queries: Vectors, count: int, nprobe: int | None, mask: NDArray[np.bool_] | None
+) -> Nearest:
+    """The `count` best rows of a shard by its codes."""
     import faiss
 
-    parameters = _search_parameters(faiss, codes, nprobe, mask)
-    similarity, rows = codes.search(np.ascontiguousarray(queries), min(count, int(codes.ntotal)), params=parameters)
-    if codes.metric_type == faiss.METRIC_L2:
-        similarity = 1 - similarity / 2
-    query, place = np.nonzero(rows >= 0)
-    found = similarity[query, place].astype(np.float64)
-    return _Hits(query, np.zeros(len(query), np.int64), rows[query, place], found)
+    codes = shard.codes
+    parameters = None
+    if _takes_parameters(faiss, codes):
+        parameters = _search_parameters(faiss, codes, nprobe, mask)
+    elif mask is not None:  # FAISS cannot leave rows out of such codes
+        return scan_rows(shard.descriptors, queries, count, np.flatnonzero(mask))
+    similarity, row = codes.search(np.ascontiguousarray(queries), min(count, int(codes.ntotal)), params=parameters)
+    return as_nearest(similarity, row, codes.metric_type)
+
+
+def as_nearest(similarity: NDArray[np.float32], row: NDArray[np.int64], metric: int) -> Nearest:
+    """What FAISS's search returned, [queries, n] each."""
+    import faiss
+
+    wide = similarity.astype(np.float64)
+    if metric == faiss.METRIC_L2:
+        wide = 1 - wide / 2
+    return Nearest(np.where(row < 0, NOWHERE, row), np.where(row < 0, -np.inf, wide))
+
+
+def _takes_parameters(faiss: Any, codes: Any) -> bool:
+    """Whether FAISS takes a selection and settings for codes of this kind; plain PQ, for one, refuses any."""
+    index = faiss.downcast_index(codes)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _takes_parameters(faiss, index.index)
+    return isinstance(index, faiss.IndexIVF | faiss.IndexHNSW | faiss.IndexScalarQuantizer | faiss.IndexRaBitQ)
 
 
 def _search_parameters(faiss: Any, codes: Any, nprobe: int | None, mask: NDArray[np.bool_] | None) -> Any:
@@ -190,63 +274,87 @@ def _search_parameters(faiss: Any, codes: Any, nprobe: int | None, mask: NDArray
     return faiss.SearchParameters(**options)
 
 
-def _rescore(shards: Sequence[SearchableShard], queries: Vectors, hits: _Hits) -> _Hits:
-    """The same hits with exact similarities. Rows are read in the order they lie in the files."""
-    hits = hits[np.lexsort((hits.row, hits.shard))]
+def _rescore(shards: Sequence[SearchableShard], starts: NDArray[np.int64], queries: Vectors, lists: Nearest) -> Nearest:
+    """The same images with exact similarities; each query's in the order of their numbers, as they lie in the files.
+
+    With as many threads as FAISS has.
+    """
+    import faiss
+
+    number = np.sort(lists.number, axis=1)
+    similarity = np.full(number.shape, -np.inf)
     wide = _widen(queries)
-    similarity = np.empty(len(hits.row), np.float64)
-    step = max(1, _RESCORE_BYTES // max(1, wide.shape[1] * 8))
-    for number, shard in enumerate(shards):
-        first, last = np.searchsorted(hits.shard, [number, number + 1])
-        for start in range(first, last, step):
-            part = slice(start, min(start + step, last))
-            rows = _widen(shard.descriptors[hits.row[part]])
-            similarity[part] = np.einsum("nd,nd->n", rows, wide[hits.query[part]])
-    return _Hits(hits.query, hits.shard, hits.row, similarity)
+    rows = _RESCORE_BYTES // (2 * wide.shape[1])
+    threads = 1 if number.size <= _ONE_THREAD_ROWS else int(faiss.omp_get_max_threads())
+    step = max(1, min(rows // max(1, number.shape[1]), -(-len(number) // threads)))
+
+    def rescore_part(first: int) -> None:
+        part = slice(first, first + step)
+        similarity[part] = _rescore_part(shards, starts, wide[part], number[part])
+
+    firsts = range(0, len(number), step)
+    if threads == 1:
+        for first in firsts:
+            rescore_part(first)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(rescore_part, firsts))
+    return Nearest(number, similarity)
 
 
-def _inner_products(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """first @ second.T in square tiles that BLAS computes with one thread."""
-    side = 2 ** int(math.log2(_BLAS_ALONE / first.shape[1]) / 2)
-    one, other = _in_groups(first, side), _in_groups(second, side)
-    tiles = np.matmul(one[:, None], other[None].transpose(0, 1, 3, 2))  # [groups, groups, rows, rows]
-    groups, other_groups, rows, other_rows = tiles.shape
-    product: NDArray[np.float64] = tiles.transpose(0, 2, 1, 3).reshape(groups * rows, other_groups * other_rows)
-    return product[: len(first), : len(second)]
+def _rescore_part(
+    shards: Sequence[SearchableShard],
+    starts: NDArray[np.int64],
+    wide: NDArray[np.float64],
+    number: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Exact similarities of each query [queries, d] with its images [queries, n]; -inf in unused places."""
+    used = number != NOWHERE
+    stored = _gather(shards, starts, np.where(used, number, 0).ravel()).reshape(*number.shape, wide.shape[1])
+    similarity = np.empty(number.shape)
+    step = max(1, _CACHE_ROWS // max(1, number.shape[1]))
+    for start in range(0, len(number), step):
+        part = slice(start, start + step)
+        np.einsum("qnd,qd->qn", stored[part].astype(np.float64), wide[part], out=similarity[part])
+    return np.where(used, similarity, -np.inf)
 
 
-def _in_groups(vectors: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """[n, d] -> [groups, size, d], filled up with zeros; fewer than `size` vectors are one group as they are."""
-    missing = -len(vectors) % size if len(vectors) > size else 0
-    filled = np.concatenate([vectors, np.zeros((missing, vectors.shape[1]))]) if missing else vectors
-    return filled.reshape(-1, min(size, max(1, len(vectors))), vectors.shape[1])
+def _gather(shards: Sequence[SearchableShard], starts: NDArray[np.int64], number: NDArray[np.int64]) -> StoredVectors:
+    """Descriptors of images by their number over all shards: float16 [n, d]. One reading of each shard."""
+    if len(shards) == 1:
+        return np.take(np.asarray(shards[0].descriptors), number, axis=0)
+    stored = np.empty((len(number), shards[0].descriptors.shape[1]), np.float16)
+    of_shard = np.searchsorted(starts, number, side="right") - 1
+    for place in np.unique(of_shard):
+        mine = of_shard == place
+        stored[mine] = np.take(np.asarray(shards[place].descriptors), number[mine] - starts[place], axis=0)
+    return stored
 
 
 def _widen(vectors: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(vectors).astype(np.float16, copy=False).astype(np.float64)
 
 
-def _is_flat(codes: Any) -> bool:
+def is_flat(codes: Any) -> bool:
     return type(codes).__name__ in ("IndexFlat", "IndexFlatIP", "IndexFlatL2")
 
 
 def _no_hits() -> _Hits:
     whole = np.empty(0, np.int64)
-    return _Hits(whole, whole, whole, np.empty(0, np.float64))
+    return _Hits(whole, whole, np.empty(0, np.float64))
 
 
 def _join(*bags: _Hits) -> _Hits:
     return _Hits(
         np.concatenate([bag.query for bag in bags]),
-        np.concatenate([bag.shard for bag in bags]),
         np.concatenate([bag.row for bag in bags]),
         np.concatenate([bag.similarity for bag in bags]),
     )
 
 
-def _best(hits: _Hits, k: int) -> _Hits:
-    """The k best of each query, in order: by query, then similarity falling, then shard and row."""
-    order = np.lexsort((hits.row, hits.shard, -hits.similarity, hits.query))
+def _best_hits(hits: _Hits, k: int) -> _Hits:
+    """The k best of each query, in order: by query, then similarity falling, then row."""
+    order = np.lexsort((hits.row, -hits.similarity, hits.query))
     return hits[order[_rank(hits.query[order]) < k]]
 
 
@@ -263,8 +371,23 @@ def _kth_similarity(best: _Hits, queries: int, k: int) -> NDArray[np.float64]:
     return kth
 
 
-def _place(found: Candidates, start: int, best: _Hits) -> None:
-    line, place = best.query + start, _rank(best.query)
-    found.shard[line, place] = best.shard
-    found.row[line, place] = best.row
-    found.similarity[line, place] = best.similarity
+def _as_lists(best: _Hits, queries: int, k: int) -> Nearest:
+    lists = Nearest(np.full((queries, k), NOWHERE), np.full((queries, k), -np.inf))
+    place = best.query, _rank(best.query)
+    lists.number[place], lists.similarity[place] = best.row, best.similarity
+    return lists
+
+
+def best_of(lists: Nearest, k: int) -> Nearest:
+    """The k best of each query (or all, where there are fewer), in order: similarity falling, then number."""
+    ordered = lists.at(np.argsort(lists.number, axis=1))
+    return ordered.at(np.argsort(-ordered.similarity, axis=1, kind="stable")[:, :k])
+
+
+def _place(found: Candidates, first: int, best: Nearest, starts: NDArray[np.int64]) -> None:
+    query, place = np.nonzero(best.number != NOWHERE)
+    number = best.number[query, place]
+    shard = np.searchsorted(starts, number, side="right") - 1
+    found.shard[query + first, place] = shard
+    found.row[query + first, place] = number - starts[shard]
+    found.similarity[query + first, place] = best.similarity[query, place]

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from copydet.descriptors.background import Bank
 from copydet.records import Vectors
-from copydet.search.retrieve import exact_similarity
+from copydet.search.retrieve import exact_pairs, products
 
-_TILE_QUERIES = 256
-_TILE_ENTRIES = 8192
+_TILE_QUERIES = 64
+_GROUP = 64
+# Two float32 sums of d products of vectors of length 1 differ from the exact one by less than d units of 2^-24 each.
+_ROUNDING = 2.0**-23
 
 
 def background_similarity(queries: Vectors, bank: Bank | None, nearest: int = 3) -> NDArray[np.float32]:
@@ -28,14 +30,24 @@ def background_similarity(queries: Vectors, bank: Bank | None, nearest: int = 3)
 
 
 def _mean_nearest(queries: Vectors, bank: Bank, nearest: int) -> NDArray[np.float32]:
-    best = np.empty((len(queries), 0))
-    for start in range(0, len(bank.vectors), _TILE_ENTRIES):
-        tile = exact_similarity(queries, bank.vectors[start : start + _TILE_ENTRIES])
-        best = np.concatenate([best, _largest(tile, nearest)], axis=1)
-    mean: NDArray[np.float32] = _largest(best, nearest).mean(axis=1).astype(np.float32)
+    """Float32 says which entries can be among the nearest; those alone are multiplied exactly."""
+    nearest = min(nearest, len(bank.vectors))
+    stored = queries.astype(np.float16)
+    rough = products(stored.astype(np.float32), bank.wide)
+    least = _at_least(rough, nearest) - queries.shape[1] * _ROUNDING
+    query, entry = np.nonzero(rough >= least[:, None])
+    exact = exact_pairs(stored[query], bank.vectors[entry])
+    order = np.lexsort((-exact, query))
+    first = np.searchsorted(query, np.arange(len(queries)))
+    best = exact[order][first[:, None] + np.arange(nearest)]
+    mean: NDArray[np.float32] = best.mean(axis=1).astype(np.float32)
     return mean
 
 
-def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """The `count` largest of each line, or all where there are fewer; in no order."""
-    return values if values.shape[1] <= count else np.partition(values, -count, axis=1)[:, -count:]
+def _at_least(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """What `count` values of each line [n, m] reach, float32 [n]: of the maxima of groups, which are few to sort."""
+    groups = values.shape[1] // _GROUP
+    if groups >= count:
+        values = values[:, : groups * _GROUP].reshape(len(values), groups, _GROUP).max(axis=2)
+    reached: NDArray[np.float32] = np.partition(values, -count, axis=1)[:, -count]
+    return reached

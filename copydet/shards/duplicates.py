@@ -17,11 +17,16 @@ _STAGED = """
 CREATE TEMP VIEW staged AS
 SELECT image_id, uri, regexp_extract(filename, 'chunk-([0-9]+)', 1)::BIGINT AS chunk, file_row_number AS row FROM """
 
+# Most runs bring no id twice: this reads the ids of the index once, and nothing else of it. What follows is only asked
+# about ids that do.
+_REPEATED = """
+CREATE TEMP TABLE repeated AS
+SELECT image_id FROM staged GROUP BY image_id HAVING count(*) > 1
+UNION SELECT image_id FROM {ids} SEMI JOIN staged USING (image_id)
+"""
+
 _QUERY = """
-WITH repeated AS (
-    SELECT image_id FROM staged GROUP BY image_id HAVING count(*) > 1
-    UNION SELECT image_id FROM staged SEMI JOIN indexed USING (image_id)
-), in_index AS (
+WITH in_index AS (
     SELECT image_id, any_value(uri) AS uri FROM indexed SEMI JOIN repeated USING (image_id) GROUP BY image_id
 ), numbered AS (
     SELECT regexp_extract(image_id, '^(.*)#[0-9]{1,9}$', 1, 's') AS image_id,
@@ -64,6 +69,10 @@ def find_duplicates(
             return
         with connect(memory_bytes, spill=target.parent / "spill") as database:
             database.execute(_STAGED + scan([chunk.rows_path for chunk in chunks]))
+            ids = scan(list(shards.values())) if shards else "(SELECT image_id FROM staged WHERE false)"
+            database.execute(_REPEATED.format(ids=ids))
+            if not database.execute("SELECT 1 FROM repeated LIMIT 1").fetchall():
+                return
             database.execute(f"CREATE TEMP VIEW indexed AS {living_rows(shards, deletions)}")
             for batch in database.sql(_QUERY).to_arrow_reader(65_536):
                 writer.write_batch(batch.cast(COLUMNS))

@@ -3,7 +3,7 @@ possible.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -114,13 +114,18 @@ class Shard:
         return ids
 
 
-def open_shard(index: Path, entry: ShardEntry, dimension: int, held: object = None) -> Shard:
+def open_shard(
+    index: Path, entry: ShardEntry, dimension: int, held: object = None, before: Shard | None = None
+) -> Shard:
     """Open a shard of the index in folder `index`. Raises CopydetError when files are missing, cut, or do not belong
     together.
 
-    Sizes are compared with the snapshot before anything is read; contents are not hashed.
+    Sizes are compared with the snapshot before anything is read; contents are not hashed. `before`: the shard of this
+    name that an earlier snapshot had; it stays as it is, since the files of a shard never change.
     """
     folder = shard_folder(index, entry.name)
+    if before is not None and (before.folder, before.images_hash) == (folder, entry.files[IMAGES].xxh3):
+        return replace(before, held=held)
     paths = {name: check_file(index, f"shards/{entry.name}/{name}", file) for name, file in entry.files.items()}
     if reason := fits(entry, dimension):
         raise CopydetError(f"{folder} is damaged: {reason}")

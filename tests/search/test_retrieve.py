@@ -90,7 +90,7 @@ def test_flat_results_do_not_depend_on_blocks_threads_batches_or_shards(monkeypa
     queries[5] = vectors[3]
     expected = in_one_numbering(retrieve(make_shards(vectors, []), queries, 40), [])
     monkeypatch.setattr(module, "_BLOCK_ROWS", 97)
-    monkeypatch.setattr(module, "_BLOCK_QUERIES", 13)
+    monkeypatch.setattr(module, "_SCAN_QUERIES", 13)
     monkeypatch.setattr(module, "_RESCORE_BYTES", 4096)
     for threads, edges in ((1, [1]), (4, [700, 701, 2999])):
         monkeypatch.setattr(module, "_SCAN_THREADS", threads)
@@ -102,7 +102,18 @@ def test_flat_results_do_not_depend_on_blocks_threads_batches_or_shards(monkeypa
 
 @pytest.mark.parametrize(
     "factory",
-    ["SQ8", "IVF8,Flat", "IVF8,SQ8", "IVF8,PQ4x4", "IVF8,PQ4x4fs", "IVF8,RaBitQ", "IVF8,RaBitQfs", "PCA8,IVF8,SQ8"],
+    [
+        "SQ8",
+        "PQ8",
+        "OPQ4,PQ4x4",
+        "IVF8,Flat",
+        "IVF8,SQ8",
+        "IVF8,PQ4x4",
+        "IVF8,PQ4x4fs",
+        "IVF8,RaBitQ",
+        "IVF8,RaBitQfs",
+        "PCA8,IVF8,SQ8",
+    ],
 )
 def test_codes_of_every_kind_give_selected_rows_with_exact_similarity_whatever_batch_threads_and_split(
     factory: str, monkeypatch: pytest.MonkeyPatch
@@ -115,8 +126,11 @@ def test_codes_of_every_kind_give_selected_rows_with_exact_similarity_whatever_b
     mask = np.random.default_rng(2).random(len(vectors)) < 0.7
     mask[:40] = True
     results = []
-    for edges, batches, threads in (([], 1, 2), ([], 40, 1), ([300, 350, 900], 3, 2)):
+    for edges, batches, threads, rows in (([], 1, 2, 4096), ([], 40, 1, 4096), ([300, 350, 900], 3, 2, 100)):
         faiss.omp_set_num_threads(threads)
+        monkeypatch.setattr(module, "_ONE_THREAD_ROWS", rows)
+        monkeypatch.setattr(module, "_CACHE_ROWS", rows)
+        monkeypatch.setattr(module, "_SEARCH_QUERIES", rows // 10)
         shards = make_shards(vectors, edges, trained)
         found = [
             retrieve(shards, part, 5, nprobe=4, candidates=80, selected=np.split(mask, edges))

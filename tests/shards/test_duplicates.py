@@ -44,6 +44,10 @@ def test_an_id_of_the_index_is_taken_until_it_is_removed(tmp_path: Path) -> None
     assert renamed(tmp_path / "y", ["a", "b"], ["a", "z"], {0}) == {}
 
 
+def test_an_id_that_only_a_removed_image_had_is_free_beside_one_that_is_taken(tmp_path: Path) -> None:
+    assert renamed(tmp_path, ["a", "b"], ["a", "b", "b#7"], {0}) == {1: "b#8"}
+
+
 IDS = st.sampled_from(["a", "a#2", "a#3", "a#2#2", "b", "b#01", "b#1", "#2", "c\n#9", "", "a#99999999999"])
 
 
