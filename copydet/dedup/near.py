@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from copydet.dedup.collection import Collection, Numbers
 from copydet.dedup.exact import Contents
 from copydet.descriptors.background import Bank
+from copydet.engines.engine import HERE, Engine
 from copydet.progress import Progress
 from copydet.records import StoredVectors
 from copydet.search.retrieve import retrieve
@@ -56,19 +58,19 @@ class Near:
     background: NDArray[np.float32]
 
 
-def find_near(collection: Collection, contents: Contents, work: Path, progress: Progress) -> Near:
+def find_near(
+    collection: Collection, contents: Contents, work: Path, progress: Progress, engine: Engine = HERE
+) -> Near:
     """Propose near duplicates. Finished blocks of contents stay in `work` and are not searched again."""
     firsts = contents.firsts
     own = firsts[contents.has_own[firsts]]
     own = own[np.argsort(collection.rank[own])]  # blocks hold the same images however these were divided
     search = _Search(collection, contents, firsts, _bank_outside(collection, firsts, work))
-    files = []
-    for number, start in enumerate(range(0, len(own), BLOCK)):
-        block = own[start : start + BLOCK]
-        path = work / f"near-{number:06d}.parquet"
-        if not path.exists():
-            _write_block(search, block, path)
-        files.append(path)
+    blocks = [own[start : start + BLOCK] for start in range(0, len(own), BLOCK)]
+    files = [work / f"near-{number:06d}.parquet" for number in range(len(blocks))]
+    waiting = [(block, path) for block, path in zip(blocks, files, strict=True) if not path.exists()]
+    progress.advance(len(own) - sum(len(block) for block, _ in waiting))
+    for (block, _), _ in zip(waiting, engine.each(partial(_write_block, search), waiting), strict=True):
         progress.advance(len(block))
     background = np.full(len(collection), np.nan, np.float32)
     for path in files:
@@ -98,9 +100,9 @@ def _bank_outside(collection: Collection, firsts: Numbers, work: Path) -> Bank |
     return Bank(bank.vectors[np.load(path, allow_pickle=False)], bank.hash)
 
 
-def _write_block(search: "_Search", block: Numbers, path: Path) -> None:
+def _write_block(search: "_Search", place: tuple[Numbers, Path]) -> None:
     """The pairs last: a block that has them is whole."""
-    collection = search.collection
+    collection, (block, path) = search.collection, place
     one, other, similarity = search.nearest(block)
     involved = np.unique(np.concatenate([one, other]))
     vectors = collection.vectors(involved).astype(np.float32)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copydet.descriptors.embeddings import list_embeddings, read_vectors
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.registry import Descriptor
 from copydet.descriptors.runtimes import Runtime
+from copydet.engines.engine import HERE, Engine
 from copydet.engines.memory import MemoryPlan, memory_plan
 from copydet.errors import CopydetError, UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
@@ -52,6 +52,7 @@ def build(
     max_memory: int | None = None,
     wait_seconds: float = 0,
     progress: Progress | None = None,
+    engine: Engine = HERE,
 ) -> Snapshot:
     """Index `sources` into the new folder `index` and return its first snapshot.
 
@@ -60,8 +61,8 @@ def build(
     `max_memory` in bytes. After a crash the same call continues from the staged chunks. Raises UsageError when the
     folder holds an index already, or something that is not copydet's.
     """
-    workers = workers or usable_cpus()
-    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent())
+    workers = workers or engine.workers
+    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent(), engine)
     _check_sources(job)
     _check_folder(index)
     if recipe is not None:
@@ -85,14 +86,15 @@ def add(
     max_memory: int | None = None,
     wait_seconds: float = 0,
     progress: Progress | None = None,
+    engine: Engine = HERE,
 ) -> Snapshot:
     """Append the images of `sources` as new shards; those whose id is in the index become rows duplicate_id.
 
     Raises UsageError when the index was made with another descriptor. Resumes like `build`.
     """
-    workers = workers or usable_cpus()
+    workers = workers or engine.workers
     recipe = recipe_of(index, snapshots.read_current(index))
-    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent())
+    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent(), engine)
     _check_sources(job)
     with write_lock(index, wait_seconds):
         base = snapshots.read_current(index)
@@ -134,6 +136,7 @@ class _Job:
     limits: Limits
     max_memory: int | None
     progress: Progress
+    engine: Engine
 
     @property
     def building(self) -> Path:
@@ -158,6 +161,7 @@ def _run(job: _Job, base: Snapshot) -> Snapshot:
     memory = memory_plan(job.max_memory, *decoding, job.local_features)
     job.progress.note(memory.text)
     _start(job, base)
+    job.engine.require(job.building, job.sources)
     chunks = _describe(job, memory)
     if not chunks and base.number:
         staging.finish(job.building)
@@ -196,9 +200,16 @@ def _describe(job: _Job, memory: MemoryPlan) -> list[Chunk]:
     """All chunks of the sources: those that an interrupted run left, then the others."""
     dimension, has_local = job.descriptor.dimension, job.local_features > 0
     chunks, left = staging.resume(job.building, dimension, has_local, job.images, job.progress)
-    with closing(_described(job, left, memory, chunks)) as described:
-        more = staging.write_chunks(job.building, described, dimension, chunks, job.progress, has_local=has_local)
-        return [*chunks, *more]
+    sent = replace(job, progress=Silent(), engine=HERE)  # neither can be sent to another process
+    return [*chunks, *job.engine.stage(partial(_stage, sent, memory), job.building, left, chunks, job.progress)]
+
+
+def _stage(
+    job: _Job, memory: MemoryPlan, folder: Path, images: Iterable[Image], staged: Sequence[Chunk], progress: Progress
+) -> Iterator[Chunk]:
+    dimension, has_local = job.descriptor.dimension, job.local_features > 0
+    with closing(_described(job, images, memory, staged)) as described:
+        yield from staging.write_chunks(folder, described, dimension, staged, progress, has_local=has_local)
 
 
 def _described(
@@ -280,6 +291,7 @@ def _build_shards(
     dimension = job.descriptor.dimension
     schema = common_schema(chunks)
     taken = hash_file(duplicates)
+    places: list[tuple[Path, list[Chunk], dict[str, Any], ShardEntry | None]] = []
     for number, group in enumerate(divide(chunks, memory.shard_images(recipe, dimension))):
         folder = snapshots.shard_folder(job.index, f"{base.number + 1:06d}-{number:04d}")
         key = {
@@ -290,8 +302,13 @@ def _build_shards(
             "shard": folder.name,
         }
         done = staging.recall(job.building, f"shard-{number:04d}", key)
-        if done is None or not _is_whole(job.index, entry := snapshots.parse_shard(done)):
-            entry = build_shard(folder, group, schema, duplicates, codes, dimension)
+        whole = None if done is None else snapshots.parse_shard(done)
+        places.append((folder, group, key, whole if whole and _is_whole(job.index, whole) else None))
+    waiting = [(folder, group) for folder, group, _, entry in places if entry is None]
+    built = job.engine.each(lambda at: build_shard(at[0], at[1], schema, duplicates, codes, dimension), waiting)
+    for number, (_, _, key, entry) in enumerate(places):
+        if entry is None:
+            entry = next(built)
             staging.remember(job.building, f"shard-{number:04d}", key, asdict(entry))
         yield entry
 

@@ -11,11 +11,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.engines.engine import HERE, Each
 from copydet.records import StoredVectors, Vectors
 
 # Up to this many selected rows an exact scan is about as fast as codes and finds all. Counted over all shards, so that
@@ -81,14 +83,16 @@ def retrieve(
     nprobe: int | None = None,
     candidates: int = 100,
     selected: Sequence[NDArray[np.bool_] | None] | None = None,
+    each: Each | None = None,
 ) -> Candidates:
     """Find the `k` most similar selected rows of all shards for each of `queries` (float32 [n, dimension]).
 
     The best `candidates` by code, over all shards together, are scored exactly. Shards whose codes are `Flat`, and all
     shards when few rows are selected, are scanned exactly instead: that gives the true k nearest, ties included.
     `selected[s]` marks the rows of shard s that may be returned (bool [described]); None, for a shard or for all,
-    selects everything.
+    selects everything. `each` searches elsewhere: what its engine has spread are pairs (shard, selected).
     """
+    each = each or HERE.spread(list(zip(shards, selected or [None] * len(shards), strict=True)))
     masks = [None if mask is None or mask.all() else mask for mask in selected or [None] * len(shards)]
     rows = sum(len(s.descriptors) if m is None else int(m.sum()) for s, m in zip(shards, masks, strict=True))
     shape = (len(queries), k)
@@ -96,14 +100,14 @@ def retrieve(
     for start in range(0, len(queries), _BLOCK_QUERIES):
         block = queries[start : start + _BLOCK_QUERIES]
         _place(
-            found, start, _retrieve_block(shards, masks, block, k, nprobe, max(candidates, k), scan=rows <= _SCAN_ROWS)
+            found, start, _retrieve_block(shards, each, block, k, nprobe, max(candidates, k), scan=rows <= _SCAN_ROWS)
         )
     return found
 
 
 def _retrieve_block(
     shards: Sequence[SearchableShard],
-    masks: Sequence[NDArray[np.bool_] | None],
+    each: Each,
     queries: Vectors,
     k: int,
     nprobe: int | None,
@@ -111,14 +115,25 @@ def _retrieve_block(
     scan: bool,
 ) -> _Hits:
     hits = _no_hits()
-    for number, (shard, mask) in enumerate(zip(shards, masks, strict=True)):
-        if scan or _is_flat(shard.codes):
-            proposed = _scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
-        else:
-            proposed = _search_codes(shard.codes, queries, candidates, nprobe, mask)
+    search = partial(_search_shard, queries=queries, k=k, nprobe=nprobe, candidates=candidates, scan=scan)
+    for number, proposed in enumerate(each(search)):
         proposed = replace(proposed, shard=np.full(len(proposed.row), number))
         hits = _best(_join(hits, proposed), candidates)
     return _best(_rescore(shards, queries, hits), k)
+
+
+def _search_shard(
+    part: tuple[SearchableShard, NDArray[np.bool_] | None],
+    queries: Vectors,
+    k: int,
+    nprobe: int | None,
+    candidates: int,
+    scan: bool,
+) -> _Hits:
+    shard, mask = part[0], None if part[1] is None or part[1].all() else part[1]
+    if scan or _is_flat(shard.codes):
+        return _scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
+    return _search_codes(shard.codes, queries, candidates, nprobe, mask)
 
 
 def _scan(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None) -> _Hits:

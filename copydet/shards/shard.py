@@ -2,8 +2,9 @@
 possible.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from copydet.local_features.describe import CODEC, RECORD_BYTES
 from copydet.records import StoredVectors
 from copydet.shards.codes import read_codes
 from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, map_local
-from copydet.store.snapshots import LocalEntry, ShardEntry, check_file, shard_folder
+from copydet.store.snapshots import LocalEntry, ShardEntry, check_file, parse_shard, shard_folder
 
 CODES, DESCRIPTORS, IMAGES = "codes.faiss", "descriptors.f16", "images.parquet"
 
@@ -41,6 +42,13 @@ class Shard:
     images_hash: str
     local_codec: str | None = None
     held: object = None
+    entry: ShardEntry | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process, a shard is where its files are: that process maps them itself, once."""
+        assert self.entry is not None
+        entry = json.dumps(asdict(self.entry))
+        return _open_once, (self.folder.absolute().parent.parent, entry, self.descriptors.shape[1])
 
     @cached_property
     def local(self) -> StoredLocal | None:
@@ -103,6 +111,7 @@ def open_shard(index: Path, entry: ShardEntry, dimension: int, held: object = No
         images_hash=entry.files[IMAGES].xxh3,
         local_codec=entry.local.codec if entry.local else None,
         held=held,
+        entry=entry,
     )
 
 
@@ -133,6 +142,11 @@ def _map(path: Path, rows: int, dimension: int) -> StoredVectors:
     if rows == 0:  # an empty file can't be mapped
         return np.empty((0, dimension), np.float16)
     return np.memmap(path, np.float16, mode="r", shape=(rows, dimension))
+
+
+@lru_cache(maxsize=4096)
+def _open_once(index: Path, entry: str, dimension: int) -> Shard:
+    return open_shard(index, parse_shard(json.loads(entry)), dimension)
 
 
 # The caches below are keyed by content hash too: a folder can be deleted and built anew within one process.
