@@ -141,9 +141,8 @@ class _Job:
         work = self.output / WORK
         contents = find_contents(collection, work, self.limits)
         asked = int(contents.has_own[contents.firsts].sum())
-        with self.show("searching", asked, "images") as progress:
-            self.engine.require(work)
-            near = find_near(collection, contents, work, progress, self.engine)
+        with self.show("searching", asked, "images") as progress, self.engine.within(work) as engine:
+            near = find_near(collection, contents, work, progress, engine)
         with self.show("verifying" if verified else "scoring", near.pairs, "pairs") as progress:
             return contents, judge_pairs(collection, near, work, progress, verified=verified, limits=self.limits)
 

@@ -5,6 +5,7 @@ nothing but its arguments and the files that they name. So an engine may send it
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,8 +33,8 @@ class Engine(Protocol):
     @property
     def elsewhere(self) -> bool: ...
 
-    def require(self, folder: Path, sources: Sequence[str] = ()) -> None:
-        """Raise UsageError, then or from a task, where work would not see the same `folder` and `sources`."""
+    def within(self, folder: Path, sources: Sequence[str] = ()) -> AbstractContextManager["Engine"]:
+        """An engine whose tasks raise UsageError where they don't see the same `folder` and `sources` as here."""
         ...
 
     def stage(
@@ -60,8 +61,8 @@ class ThisProcess:
     def workers(self) -> int:
         return usable_cpus()
 
-    def require(self, folder: Path, sources: Sequence[str] = ()) -> None:
-        pass
+    def within(self, folder: Path, sources: Sequence[str] = ()) -> AbstractContextManager[Engine]:
+        return nullcontext(self)
 
     def stage(
         self, stage: Stage, building: Path, images: Iterable[Image], staged: Sequence[Chunk], progress: Progress

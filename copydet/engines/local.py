@@ -161,7 +161,6 @@ def _run(job: _Job, base: Snapshot) -> Snapshot:
     memory = memory_plan(job.max_memory, *decoding, job.local_features)
     job.progress.note(memory.text)
     _start(job, base)
-    job.engine.require(job.building, job.sources)
     chunks = _describe(job, memory)
     if not chunks and base.number:
         staging.finish(job.building)
@@ -201,7 +200,8 @@ def _describe(job: _Job, memory: MemoryPlan) -> list[Chunk]:
     dimension, has_local = job.descriptor.dimension, job.local_features > 0
     chunks, left = staging.resume(job.building, dimension, has_local, job.images, job.progress)
     sent = replace(job, progress=Silent(), engine=HERE)  # neither can be sent to another process
-    return [*chunks, *job.engine.stage(partial(_stage, sent, memory), job.building, left, chunks, job.progress)]
+    with job.engine.within(job.building, job.sources) as engine:
+        return [*chunks, *engine.stage(partial(_stage, sent, memory), job.building, left, chunks, job.progress)]
 
 
 def _stage(
@@ -305,12 +305,13 @@ def _build_shards(
         whole = None if done is None else snapshots.parse_shard(done)
         places.append((folder, group, key, whole if whole and _is_whole(job.index, whole) else None))
     waiting = [(folder, group) for folder, group, _, entry in places if entry is None]
-    built = job.engine.each(lambda at: build_shard(at[0], at[1], schema, duplicates, codes, dimension), waiting)
-    for number, (_, _, key, entry) in enumerate(places):
-        if entry is None:
-            entry = next(built)
-            staging.remember(job.building, f"shard-{number:04d}", key, asdict(entry))
-        yield entry
+    with job.engine.within(job.building) as engine:
+        built = engine.each(lambda at: build_shard(at[0], at[1], schema, duplicates, codes, dimension), waiting)
+        for number, (_, _, key, entry) in enumerate(places):
+            if entry is None:
+                entry = next(built)
+                staging.remember(job.building, f"shard-{number:04d}", key, asdict(entry))
+            yield entry
 
 
 def _is_whole(index: Path, entry: ShardEntry) -> bool:

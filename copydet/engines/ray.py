@@ -76,11 +76,7 @@ def open_ray(address: str | None = None, *, workers: int | None = None, device: 
             raise UsageError(f"--workers {workers}: no node of the Ray cluster has more than {most} CPUs")
         least = int(min(node["CPU"] for node in nodes))
         has_gpus = device in ("auto", "cuda") and any(node.get("GPU", 0) >= 1 for node in nodes)
-        engine = RayEngine(workers or min(_WORKERS, least), has_gpus, ray)
-        try:
-            yield engine
-        finally:
-            engine.close()
+        yield RayEngine(workers or min(_WORKERS, least), has_gpus, ray)
     finally:
         if mine:
             ray.shutdown()
@@ -134,7 +130,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-@dataclass
+@dataclass(frozen=True)
 class RayEngine:
     """See Engine. Made by `open_ray`; `has_gpus`: whether a task that describes gets a GPU."""
 
@@ -142,21 +138,18 @@ class RayEngine:
     has_gpus: bool
     ray: ModuleType
     elsewhere: bool = True
-    _mark: Path | None = None
-    _seen: tuple[str, ...] = ()  # paths that each task looks for before it starts
+    seen: tuple[str, ...] = ()  # paths that each task looks for before it starts
 
-    def require(self, folder: Path, sources: Sequence[str] = ()) -> None:
+    @contextmanager
+    def within(self, folder: Path, sources: Sequence[str] = ()) -> Iterator["RayEngine"]:
         """A file of a new name tells the folder from one that another node has under the same name."""
-        self.close()
-        self._mark = folder.absolute() / f".seen-by-all.tmp-{uuid.uuid4().hex}"
-        self._mark.touch()
+        mark = folder.absolute() / f".seen-by-all.tmp-{uuid.uuid4().hex}"
         paths = [path for spec in sources for path in open_source(spec).paths if not is_url(path)]
-        self._seen = (str(self._mark), *map(os.path.abspath, paths))
-
-    def close(self) -> None:
-        if self._mark is not None:
-            self._mark.unlink(missing_ok=True)
-        self._seen = ()
+        mark.touch()
+        try:
+            yield replace(self, seen=(str(mark), *map(os.path.abspath, paths)))
+        finally:
+            mark.unlink(missing_ok=True)
 
     def stage(
         self, stage: Stage, building: Path, images: Iterable[Image], staged: Sequence[Chunk], progress: Progress
@@ -192,7 +185,7 @@ class RayEngine:
         remote = self.ray.remote(num_cpus=self.workers, max_retries=_RETRIES, scheduling_strategy="SPREAD", **options)(
             _call
         )
-        sent = self.ray.put((self._seen, task))
+        sent = self.ray.put((self.seen, task))
         waiting: deque[Any] = deque()
         try:
             for number, argument in enumerate(arguments):
