@@ -64,9 +64,11 @@ def open_ray(address: str | None = None, *, workers: int | None = None, device: 
     ray = _import_ray()
     if device.startswith("cuda:"):
         raise UsageError(f"--device {device}: Ray decides which GPU a task gets; use --device cuda")
+    asked = address or os.environ.get("RAY_ADDRESS") or "auto"
+    _check_address(asked)
     mine = not ray.is_initialized()
     if mine:
-        _connect(ray, address, workers)
+        _connect(ray, asked, workers)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
         if not nodes:
@@ -91,12 +93,14 @@ def _import_ray() -> ModuleType:
     return module
 
 
-def _connect(ray: ModuleType, address: str | None, workers: int | None) -> None:
-    asked = address or os.environ.get("RAY_ADDRESS") or "auto"
+def _check_address(asked: str) -> None:
     if "://" in asked:
         raise UsageError(f"--ray-address {asked}: name the cluster as host:port, and run copydet on one of its nodes")
     if asked != "auto" and not _answers(asked):
         raise UsageError(f"no Ray cluster answers at {asked}; start one with: ray start --head, or see ray status")
+
+
+def _connect(ray: ModuleType, asked: str, workers: int | None) -> None:
     threads = str(workers or _WORKERS)
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"OMP_NUM_THREADS": threads}
     try:

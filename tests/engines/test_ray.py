@@ -187,6 +187,7 @@ def test_index_and_add_make_the_bytes_of_one_process(
     assert left == ["CURRENT", "lock", "quantisers", "shards", "snapshots"]
 
 
+@pytest.mark.slow
 def test_commands_match_and_dedup_find_on_the_cluster_what_one_process_finds(
     engine: RayEngine, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -284,6 +285,7 @@ def test_a_worker_killed_meanwhile_costs_its_tasks_only(
     assert not any("continuing" in line for line in notes.lines)
 
 
+@pytest.mark.slow
 def test_a_driver_killed_meanwhile_is_resumed_by_the_same_command(
     engine: RayEngine, cluster: Cluster, whole: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -301,6 +303,33 @@ def test_a_driver_killed_meanwhile_is_resumed_by_the_same_command(
     assert contents(index) == contents(whole)
 
 
+def test_what_a_task_cannot_do_is_one_line(engine: RayEngine, tmp_path: Path) -> None:
+    with engine.within(tmp_path) as inside:
+        assert list(inside.each(str.upper, ["a", "b"])) == ["A", "B"]
+        next(tmp_path.iterdir()).unlink()  # as on a node that has another folder there
+        with pytest.raises(UsageError, match=f"{tmp_path} is not the same place on every node"):
+            list(inside.each(str.upper, ["a"]))
+    with pytest.raises(CopydetError, match="failed with ZeroDivisionError"):
+        list(engine.each((1).__truediv__, [0]))
+
+
+def test_wrong_use_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*options: str) -> str:
+        assert run(["index", str(tmp_path), "--index", str(tmp_path.parent / "ray.index"), *options]) == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1, line
+        return line
+
+    assert "--ray-address needs --engine ray" in said("--ray-address", "127.0.0.1:1")
+    assert "no Ray cluster answers at 127.0.0.1:1" in said("--engine", "ray", "--ray-address", "127.0.0.1:1")
+    assert "as host:port" in said("--engine", "ray", "--ray-address", "ray://127.0.0.1:10001")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "ray is not installed; run: pip install 'copydet[ray]'" in said("--engine", "ray")
+
+
+@pytest.mark.slow
 def test_a_node_killed_meanwhile_costs_its_tasks_only(
     engine: RayEngine, cluster: Cluster, whole: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -318,33 +347,3 @@ def test_a_node_killed_meanwhile_costs_its_tasks_only(
         build_slowly(tmp_path / "index", photos, runtime, engine)
     assert contents(tmp_path / "index") == contents(whole)
     wait_for(lambda: not node.is_alive())
-
-
-def test_what_a_task_cannot_do_is_one_line(engine: RayEngine, tmp_path: Path) -> None:
-    with engine.within(tmp_path) as inside:
-        assert list(inside.each(str.upper, ["a", "b"])) == ["A", "B"]
-        next(tmp_path.iterdir()).unlink()  # as on a node that has another folder there
-        with pytest.raises(UsageError, match=f"{tmp_path} is not the same place on every node"):
-            list(inside.each(str.upper, ["a"]))
-    with pytest.raises(CopydetError, match="failed with ZeroDivisionError"):
-        list(engine.each((1).__truediv__, [0]))
-
-
-def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [sys.executable, "-m", "copydet", "index", str(tmp_path), "--index", str(tmp_path.parent / "ray.index")]
-
-    def said(*options: str, program: str = "") -> tuple[int, str]:
-        command = [sys.executable, "-c", program, *arguments[3:]] if program else arguments
-        done = subprocess.run([*command, *options], capture_output=True, text=True, env=ENVIRONMENT, timeout=PATIENCE)
-        assert done.stderr.count("\n") == 1, done.stderr
-        return done.returncode, done.stderr
-
-    code, line = said("--ray-address", "127.0.0.1:1")
-    assert (code, "--ray-address needs --engine ray" in line) == (2, True)
-    code, line = said("--engine", "ray", "--ray-address", "127.0.0.1:1")
-    assert (code, "no Ray cluster answers at 127.0.0.1:1" in line) == (2, True)
-    without = "import sys; sys.modules['ray'] = None; from copydet.cli.main import run; sys.exit(run(sys.argv[1:]))"
-    code, line = said("--engine", "ray", program=without)
-    assert (code, "ray is not installed; run: pip install 'copydet[ray]'" in line) == (2, True)
-    code, line = said("--engine", "ray", "--ray-address", "ray://127.0.0.1:10001")
-    assert (code, "host:port" in line) == (2, True)
