@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from copydet.descriptors.openvino_runtime import usable_cpus
+from copydet.images.sources import list_images
 from copydet.progress import Progress
 from copydet.records import Image
 from copydet.shards.staging import Chunk
@@ -35,6 +36,10 @@ class Engine(Protocol):
 
     def within(self, folder: Path, sources: Sequence[str] = ()) -> AbstractContextManager["Engine"]:
         """An engine whose tasks raise UsageError where they don't see the same `folder` and `sources` as here."""
+        ...
+
+    def list_images(self, specs: Sequence[str]) -> Iterator[Image]:
+        """All images of all sources in order. Raises UsageError at once when a source does not exist."""
         ...
 
     def stage(
@@ -63,6 +68,9 @@ class ThisProcess:
 
     def within(self, folder: Path, sources: Sequence[str] = ()) -> AbstractContextManager[Engine]:
         return nullcontext(self)
+
+    def list_images(self, specs: Sequence[str]) -> Iterator[Image]:
+        return list_images(specs)
 
     def stage(
         self, stage: Stage, building: Path, images: Iterable[Image], staged: Sequence[Chunk], progress: Progress

@@ -21,7 +21,7 @@ from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.loader import Also, load
 from copydet.images.repeats import Repeats
 from copydet.images.resize import Resize
-from copydet.images.sources import list_images, open_source
+from copydet.images.sources import open_source
 from copydet.local_features.describe import CODEC, LOCAL_EDGE, describe_local
 from copydet.progress import Progress, Silent
 from copydet.records import Described, Image
@@ -153,7 +153,7 @@ class _Job:
         """What the sources list. Raises UsageError at once for those that cannot be listed."""
         if self.runtime is None:
             return list_embeddings(self.sources, self.descriptor.dimension)
-        return list_images(self.sources)
+        return self.engine.list_images(self.sources)
 
 
 def _run(job: _Job, base: Snapshot) -> Snapshot:

@@ -29,7 +29,7 @@ from copydet.engines.engine import Each, Stage
 from copydet.errors import CopydetError, MissingPackage, UsageError
 from copydet.images.files import is_url
 from copydet.images.loader import never_raising
-from copydet.images.sources import open_source
+from copydet.images.sources import Source, open_source
 from copydet.progress import Progress, Silent
 from copydet.records import Image
 from copydet.shards import staging
@@ -155,6 +155,21 @@ class RayEngine:
         finally:
             mark.unlink(missing_ok=True)
 
+    def list_images(self, specs: Sequence[str]) -> Iterator[Image]:
+        """Tars of a range are listed by tasks: reading their heads takes longest."""
+        sources = [open_source(spec) for spec in specs]
+        return (image for source in sources for image in self._listed(source))
+
+    def _listed(self, source: Source) -> Iterator[Image]:
+        if len(source.paths) == 1 or not all(path.endswith(".tar") for path in source.paths):
+            yield from source.images()
+            return
+        paths = (path if is_url(path) else os.path.abspath(path) for path in source.paths)
+        for images, problem in self.each(_list, (replace(source, paths=(path,)) for path in paths)):
+            yield from images
+            if problem:
+                raise RuntimeError(problem)
+
     def stage(
         self, stage: Stage, building: Path, images: Iterable[Image], staged: Sequence[Chunk], progress: Progress
     ) -> Iterator[Chunk]:
@@ -246,6 +261,18 @@ def _call(sent: tuple[tuple[str, ...], Callable[[Any], Any]], argument: Any) -> 
     except CopydetError as error:
         plain = UsageError if error.exit_code == UsageError.exit_code else CopydetError
         raise plain(f"{error} (on node {socket.gethostname()})") from None
+
+
+def _list(source: Source) -> tuple[list[Image], str]:
+    """The images of a source, and what ended it early, if anything did."""
+    images: list[Image] = []
+    try:
+        images.extend(source.images())
+    except CopydetError:
+        raise
+    except Exception as error:
+        return images, str(error) or type(error).__name__
+    return images, ""
 
 
 def _stage_slice(stage: Stage, building: Path, images: list[Image]) -> Chunk:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -180,8 +181,14 @@ def test_index_and_add_make_the_bytes_of_one_process(
     assert made == contents(tmp_path / "here")
     assert notes.images == len([path for path in photos.rglob("*") if path.is_file()])
     more = draw_photos(tmp_path / "more", 20, first=70, detailed=True)  # half of the ids are taken
+    for number in range(3):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for path in sorted(more.iterdir())[number::3]:
+                tar.add(path, path.name)
+    (tmp_path / "1.tar").write_bytes((tmp_path / "1.tar").read_bytes()[:-20_000])  # cut within the last member
+    tars = str(tmp_path / "{0..2}.tar")
     for index, where in (("here", HERE), ("there", engine)):
-        local.add(tmp_path / index, [str(more)], DESCRIPTOR, ThumbnailRuntime(), engine=where)
+        local.add(tmp_path / index, [tars], DESCRIPTOR, ThumbnailRuntime(), engine=where)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     left = sorted(path.name for path in (tmp_path / "there").iterdir())
     assert left == ["CURRENT", "lock", "quantisers", "shards", "snapshots"]
