@@ -65,7 +65,7 @@ def find_near(
     firsts = contents.firsts
     own = firsts[contents.has_own[firsts]]
     own = own[np.argsort(collection.rank[own])]  # blocks hold the same images however these were divided
-    search = _Search(collection, contents, firsts, _bank_outside(collection, firsts, work))
+    search = _Search(collection, contents, firsts, _bank_outside(collection, firsts, work, engine))
     blocks = [own[start : start + BLOCK] for start in range(0, len(own), BLOCK)]
     files = [work / f"near-{number:06d}.parquet" for number in range(len(blocks))]
     waiting = [(block, path) for block, path in zip(blocks, files, strict=True) if not path.exists()]
@@ -82,7 +82,7 @@ def find_near(
     return Near(merged, pq.read_metadata(merged).num_rows, background)
 
 
-def _bank_outside(collection: Collection, firsts: Numbers, work: Path) -> Bank | None:
+def _bank_outside(collection: Collection, firsts: Numbers, work: Path, engine: Engine) -> Bank | None:
     """The background bank without pictures that the collection holds: public data sets share many, and an image that
     is its own background would be like nothing. Calibration does the same.
     """
@@ -92,12 +92,21 @@ def _bank_outside(collection: Collection, firsts: Numbers, work: Path) -> Bank |
     path = work / "bank.npy"
     if not path.exists():
         entries, outside = bank.vectors.astype(np.float32), np.ones(len(bank.vectors), bool)
-        for start in range(0, len(firsts), _BANK_TILE):
-            tile = collection.vectors(firsts[start : start + _BANK_TILE]).astype(np.float32)
-            outside &= (entries @ tile.T).max(axis=1) < _IN_BANK
-        with atomic.new_file(path) as partial, partial.open("wb") as file:
+        parts = [firsts[start : start + _TILE] for start in range(0, len(firsts), _TILE)]
+        for unlike in engine.each(partial(_unlike, collection, entries), parts):
+            outside &= unlike
+        with atomic.new_file(path) as written, written.open("wb") as file:
             np.save(file, outside, allow_pickle=False)
     return Bank(bank.vectors[np.load(path, allow_pickle=False)], bank.hash)
+
+
+def _unlike(collection: Collection, entries: NDArray[np.float32], images: Numbers) -> NDArray[np.bool_]:
+    """Which bank entries none of the images is, bool [entries]."""
+    outside = np.ones(len(entries), bool)
+    for start in range(0, len(images), _BANK_TILE):
+        tile = collection.vectors(images[start : start + _BANK_TILE]).astype(np.float32)
+        outside &= (entries @ tile.T).max(axis=1) < _IN_BANK
+    return outside
 
 
 def _write_block(search: "_Search", place: tuple[Numbers, Path]) -> None:
