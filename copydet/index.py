@@ -302,7 +302,7 @@ class Index:
         if point is not None:
             nprobe, candidates = point.nprobe, point.candidates
         lists = self._local if votes else open_local(())
-        each = engine.spread(list(zip(self._shards, selected, strict=True)))
+        each = engine.spread(list(zip(self._shards, selected, strict=True))) if engine.elsewhere else None
         return References(self._shards, lists, tuple(selected), nprobe, candidates, each)
 
     def _point(self, recall: float) -> OperatingPoint:

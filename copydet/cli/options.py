@@ -65,7 +65,7 @@ workers_option = click.option(
     metavar="N",
     type=click.IntRange(min=1),
     default=None,
-    help="Decoding threads. [default: one for each core]  With --engine ray: CPUs of a task. [default: 4 at most]",
+    help="Decoding threads. [default: one for each core] With --engine ray: CPUs of a task. [default: 4 at most]",
 )
 
 
@@ -103,9 +103,11 @@ def open_engine(name: str, ray_address: str | None, workers: int | None, device:
 
         yield HERE
         return
+    from copydet.cli.process import MALLOC
     from copydet.engines.ray import open_ray
 
-    with open_ray(ray_address, workers=workers, device=device) as engine:
+    environment = {variable: str(amount) for variable, (_, amount) in MALLOC.items()}
+    with open_ray(ray_address, workers=workers, device=device, environment=environment) as engine:
         yield engine
 
 

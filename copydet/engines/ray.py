@@ -16,13 +16,13 @@ import os
 import socket
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from copydet.engines.engine import Each, Stage
@@ -41,25 +41,24 @@ _AHEAD = 2  # tasks that wait or run for each that can run, so that no node wait
 _WORKERS = 4  # CPUs of a task unless the user says how many; the network's memory is needed once for each task
 _CONNECT_SECONDS = 5  # Ray itself takes two minutes to find that nobody answers
 
-# What the driver's process was told about threads and memory; a worker's is told the same. Its OpenMP threads are as
-# many as its task has CPUs.
-_PASSED_ON = (
-    "OMP_WAIT_POLICY",
-    "GOMP_SPINCOUNT",
-    "OPENBLAS_NUM_THREADS",
-    "MALLOC_MMAP_THRESHOLD_",
-    "MALLOC_TRIM_THRESHOLD_",
-    "MALLOC_TOP_PAD_",
-)
+# What the driver's process was told about threads; a worker's is told the same. Ray itself gives it as many OpenMP
+# threads as its task has CPUs.
+_PASSED_ON = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OPENBLAS_NUM_THREADS")
 
 
 @contextmanager
-def open_ray(address: str | None = None, *, workers: int | None = None, device: str = "auto") -> Iterator["RayEngine"]:
+def open_ray(
+    address: str | None = None,
+    *,
+    workers: int | None = None,
+    device: str = "auto",
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator["RayEngine"]:
     """Connect to the cluster at `address` (host:port; None: RAY_ADDRESS, or the one that runs on this machine).
 
     `workers` CPUs are what one task takes (None: 4, or all of the smallest node), and one GPU where the cluster has
-    some and `device` (auto, cpu, openvino, torch, cuda) asks for no other. Raises MissingPackage, and UsageError where
-    no cluster answers or no node has so many CPUs.
+    some and `device` (auto, cpu, openvino, torch, cuda) asks for no other; `environment` are variables of their
+    processes. Raises MissingPackage, and UsageError where no cluster answers or no node has so many CPUs.
     """
     ray = _import_ray()
     if device.startswith("cuda:"):
@@ -68,7 +67,7 @@ def open_ray(address: str | None = None, *, workers: int | None = None, device: 
     _check_address(asked)
     mine = not ray.is_initialized()
     if mine:
-        _connect(ray, asked, workers)
+        _connect(ray, asked, environment)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
         if not nodes:
@@ -100,16 +99,15 @@ def _check_address(asked: str) -> None:
         raise UsageError(f"no Ray cluster answers at {asked}; start one with: ray start --head, or see ray status")
 
 
-def _connect(ray: ModuleType, asked: str, workers: int | None) -> None:
-    threads = str(workers or _WORKERS)
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"OMP_NUM_THREADS": threads}
+def _connect(ray: ModuleType, asked: str, environment: Mapping[str, str]) -> None:
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:
         ray.init(
             address=asked,
             log_to_driver=False,
             logging_level="ERROR",
             configure_logging=False,
-            runtime_env={"env_vars": {"OPENBLAS_NUM_THREADS": "1", **environment}},
+            runtime_env={"env_vars": {"OPENBLAS_NUM_THREADS": "1", **passed_on, **environment}},
         )
     except ConnectionError as error:
         if asked == "auto":
