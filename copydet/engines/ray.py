@@ -101,6 +101,8 @@ def _check_address(asked: str) -> None:
 
 def _connect(ray: ModuleType, asked: str, environment: Mapping[str, str]) -> None:
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    if paths := os.environ.get("PYTHONPATH"):
+        passed_on["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
     try:
         ray.init(
             address=asked,

@@ -22,7 +22,7 @@ RECIPE = Recipe("tiny-pq", "for tests", "IVF{lists},PQ{code_bytes}x4", 8, 200, 6
 
 @dataclass(frozen=True)
 class SlowRuntime:
-    """Describes slowly enough to be killed meanwhile; notes in a folder which processes describe."""
+    """Describes slowly enough to be killed meanwhile; a file for each process in `workers` grows by a byte an image."""
 
     workers: Path
     seconds: float
@@ -35,7 +35,8 @@ class SlowRuntime:
         return ThumbnailRuntime()
 
     def describe(self, pixels: Sequence[Pixels]) -> Vectors:
-        (self.workers / str(os.getpid())).touch()
+        with (self.workers / str(os.getpid())).open("a") as described:
+            described.write("." * len(pixels))
         time.sleep(self.seconds * len(pixels))
         return self._thumbnail.describe(pixels)
 

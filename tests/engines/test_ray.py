@@ -29,7 +29,10 @@ from copydet.engines import local
 from copydet.engines.engine import HERE
 from copydet.engines.ray import RayEngine, open_ray
 from copydet.errors import CopydetError, UsageError
+from copydet.search.retrieve import retrieve
 from copydet.shards import staging
+from copydet.shards.shard import open_shard
+from copydet.store import snapshots
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'copydet[ray]'")
 RAY = Path(sys.executable).with_name("ray")
@@ -121,8 +124,10 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def connected(cluster: Cluster) -> Iterator[RayEngine]:
-    with open_ray(cluster.address) as engine:
-        yield engine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATHS)  # workers need the modules of the tests, too
+        with open_ray(cluster.address) as engine:
+            yield engine
 
 
 @pytest.fixture
@@ -174,12 +179,15 @@ def test_index_and_add_make_the_bytes_of_one_process(
     engine: RayEngine, whole: Path, photos: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole, tmp_path / "here")
-    notes = Notes()
-    build(tmp_path / "there", photos, engine=engine, progress=notes)
+    runtime = slow(tmp_path, 0)
+    notes = build_slowly(tmp_path / "there", photos, runtime, engine)
     made = contents(tmp_path / "there")
     assert len([name for name in made if name.endswith("codes.faiss")]) == 2
     assert made == contents(tmp_path / "here")
     assert notes.images == len([path for path in photos.rglob("*") if path.is_file()])
+    ok = sum(shard.described for shard in snapshots.read_current(tmp_path / "there").shards)
+    within = 2  # the BMPs and the PNGs of two pictures lie in one slice; what repeats another slice is described again
+    assert sum(path.stat().st_size for path in runtime.workers.iterdir()) == ok - within
     more = draw_photos(tmp_path / "more", 20, first=70, detailed=True)  # half of the ids are taken
     for number in range(3):
         with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
@@ -229,10 +237,6 @@ def test_commands_match_and_dedup_find_on_the_cluster_what_one_process_finds(
 
 
 def test_codes_searched_shard_by_shard_propose_the_same(engine: RayEngine, whole: Path) -> None:
-    from copydet.search.retrieve import retrieve
-    from copydet.shards.shard import open_shard
-    from copydet.store import snapshots
-
     entries = snapshots.read_current(whole).shards
     shards = [open_shard(whole, entry, DESCRIPTOR.dimension) for entry in entries]
     queries = shards[1].descriptors[:9].astype(np.float32)
