@@ -16,7 +16,7 @@ from copydet.matching import OpenDescriptor, is_guessed, judge
 from copydet.pairs import Asked, Pair, PreparedQuery, prepare, verify_pairs
 from copydet.records import ImageRow, Match, Pixels, Vectors
 from copydet.search.candidates import Candidate
-from copydet.search.retrieve import exact_similarity
+from copydet.search.exact import exact_similarity
 from copydet.search.score_norm import background_similarity
 from copydet.verification.agreement import Picture
 from copydet.verification.outline import Size

@@ -4,7 +4,7 @@ index = Index.build("photos/", "photos.index")
 for result in index.match(["query.jpg", some_array, some_pil_image]): ...
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import cast
@@ -19,6 +19,7 @@ from copydet.descriptors.embeddings import EmbeddingQueries, embedding_dimension
 from copydet.descriptors.registry import Descriptor, external_name, is_external, load_descriptor
 from copydet.descriptors.runtimes import Runtime
 from copydet.engines import compaction, local
+from copydet.engines.engine import HERE, Engine
 from copydet.engines.repair import Repaired, repair
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
@@ -39,9 +40,9 @@ from copydet.search.operating_points import OperatingPoint, read_points
 from copydet.search.views import ViewLevel
 from copydet.search.votes import LocalLists
 from copydet.shards.check import Depth, check_index
-from copydet.shards.deletions import read_deletions, remove_images
+from copydet.shards.deletions import read_deletions, remove_images, without
 from copydet.shards.recipe import load_recipe, recipe_fields
-from copydet.shards.select import select_rows
+from copydet.shards.select import none_of, select_rows
 from copydet.shards.shard import open_shard
 from copydet.shards.summary import IndexInfo, read_info
 from copydet.store import atomic, snapshots
@@ -77,7 +78,7 @@ class Index:
         self.snapshot = snapshot
         removed = read_deletions(self.path, snapshot)
         self.__dict__.pop("_local", None)
-        self._living = tuple(_without(shard.described, removed.get(shard.name)) for shard in self._shards)
+        self._living = tuple(without(shard.described, removed.get(shard.name)) for shard in self._shards)
 
     @cached_property
     def opened(self) -> OpenDescriptor:
@@ -120,6 +121,7 @@ class Index:
         limits: Limits = DEFAULT_LIMITS,
         max_memory: int | None = None,
         progress: Progress | None = None,
+        engine: Engine = HERE,
     ) -> "Index":
         """Index all images of `sources` in the new folder `path`. The same call goes on after it was cut off.
 
@@ -127,9 +129,10 @@ class Index:
         see list_embeddings) that `descriptor` made elsewhere; None then is a descriptor that isn't at hand: such an
         index is searched with embeddings only.
 
-        Raises UsageError when a source does not exist, or when the folder holds an index or something else.
+        `engine` says where the work is done (see engines.ray.open_ray). Raises UsageError when a source does not exist,
+        or when the folder holds an index or something else.
         """
-        path, specs = Path(path), list_specs(sources)
+        path, specs = Path(path).absolute() if engine.elsewhere else Path(path), list_specs(sources)
         name = descriptor or (external_name(embedding_dimension(specs)) if embeddings else "small")
         opened = open_descriptor(load_descriptor(name), device)
         snapshot = local.build(
@@ -137,11 +140,12 @@ class Index:
             specs,
             opened.descriptor,
             None if recipe == "auto" else load_recipe(recipe),
-            None if embeddings else opened.runtime,
+            None if embeddings else opened.runtime_for(engine),
             workers=workers,
             limits=limits,
             max_memory=max_memory,
             progress=progress,
+            engine=engine,
         )
         index = cls(path, snapshot, opened.descriptor, device)
         index.__dict__["opened"] = opened  # the runtime took a while to open
@@ -167,6 +171,7 @@ class Index:
         limits: Limits = DEFAULT_LIMITS,
         max_memory: int | None = None,
         progress: Progress | None = None,
+        engine: Engine = HERE,
     ) -> int:
         """Index the images of `sources` too; returns by how many the index grew. An id that the index holds already
         becomes a row with status duplicate_id. With `embeddings`, the sources are vectors that this index's descriptor
@@ -174,14 +179,15 @@ class Index:
         """
         before = self.snapshot.images
         snapshot = local.add(
-            self.path,
+            self.path.absolute() if engine.elsewhere else self.path,
             list_specs(sources),
             self.descriptor,
-            None if embeddings else self.opened.runtime,
+            None if embeddings else self.opened.runtime_for(engine),
             workers=workers,
             limits=limits,
             max_memory=max_memory,
             progress=progress,
+            engine=engine,
         )
         self._show(snapshot)
         return snapshot.images - before
@@ -240,6 +246,7 @@ class Index:
         workers: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
+        engine: Engine = HERE,
     ) -> Iterator[QueryResult]:
         """Find what each query was copied from: yields a result for each, in order, with its `top_k` best references.
 
@@ -260,11 +267,11 @@ class Index:
         options = MatchOptions(top_k, precision, views, votes, verify, ignored, workers=workers, limits=limits)
         if embeddings:
             vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
-            return match_embeddings(
-                vectors, self.references(where, False, ignored, recall), self.opened, options, progress
-            )
+            references = self.references(where, False, ignored, recall, engine)
+            return match_embeddings(vectors, references, self.opened, options, progress)
         images = list_queries(cast(Queries, queries))
-        return match_images(images, self.references(where, votes, ignored, recall), self.opened, options, progress)
+        references = self.references(where, votes, ignored, recall, engine)
+        return match_images(images, references, self.opened, options, progress)
 
     def describe(self, images: Queries) -> Vectors:
         """Descriptors that compare with this index's: float32 [n, dimension], rows of length 1, in order.
@@ -277,12 +284,17 @@ class Index:
         return read_info(self.path, self.snapshot)
 
     def references(
-        self, where: str | None = None, votes: bool = True, ignored: Ignored = NOTHING, recall: float | None = None
+        self,
+        where: str | None = None,
+        votes: bool = True,
+        ignored: Ignored = NOTHING,
+        recall: float | None = None,
+        engine: Engine = HERE,
     ) -> References:
         """What is searched: the open shards and the living images of them that satisfy the SQL condition `where`."""
         point = None if recall is None else self._point(recall)
         selected: Sequence[NDArray[np.bool_] | None] = self._living
-        for condition in (where, _none_of(ignored.references)):
+        for condition in (where, none_of(ignored.references)):
             if condition is not None:
                 paths = [shard.images_path for shard in self._shards]
                 masks = select_rows(paths, [shard.described for shard in self._shards], condition)
@@ -293,7 +305,8 @@ class Index:
         if point is not None:
             nprobe, candidates = point.nprobe, point.candidates
         lists = self._local if votes else open_local(())
-        return References(self._shards, lists, tuple(selected), nprobe, candidates)
+        each = engine.spread(list(zip(self._shards, selected, strict=True))) if engine.elsewhere else None
+        return References(self._shards, lists, tuple(selected), nprobe, candidates, each)
 
     def _point(self, recall: float) -> OperatingPoint:
         """The least operating point of at least this recall."""
@@ -384,17 +397,3 @@ def _descriptor_of(path: Path, snapshot: Snapshot, given: str | None) -> Descrip
             "descriptor, use the copydet that made the index, or index the images again"
         )
     return descriptor
-
-
-def _without(rows: int, removed: NDArray[np.int64] | None) -> NDArray[np.bool_] | None:
-    if removed is None:
-        return None
-    mask = np.ones(rows, bool)
-    mask[removed[removed < rows]] = False
-    return mask
-
-
-def _none_of(image_ids: Collection[str]) -> str | None:
-    """The SQL condition that leaves these images out: so they take no place among the candidates."""
-    quoted = ", ".join("'" + image_id.replace("'", "''") + "'" for image_id in sorted(image_ids))
-    return f"image_id NOT IN ({quoted})" if quoted else None

@@ -21,7 +21,8 @@ from copydet.descriptors.background import Bank, load_bank
 from copydet.descriptors.embeddings import read_vectors
 from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.registry import Descriptor
-from copydet.descriptors.runtimes import Runtime, open_runtime
+from copydet.descriptors.runtimes import Runtime, SentRuntime, open_runtime
+from copydet.engines.engine import Each, Engine
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.loader import Also, load
@@ -91,11 +92,18 @@ class OpenDescriptor:
 
         return GpuCodes()
 
+    def runtime_for(self, engine: Engine) -> Runtime:
+        """The same for the tasks of an engine; those elsewhere open their own."""
+        if engine.elsewhere:
+            return SentRuntime(self.descriptor, self.device, engine.workers)
+        return self.runtime
+
 
 @dataclass(frozen=True)
 class References:
     """What is searched: open shards of one descriptor, their local features, how (`nprobe` and `candidates` of the
-    recipe, see retrieve), and which rows. `selected[s]` is bool [described] of shard s, or None for all of it.
+    recipe, see retrieve), which rows, and where (`each`). `selected[s]` is bool [described] of shard s, or None for all
+    of it.
     """
 
     shards: tuple[Shard, ...]
@@ -103,6 +111,7 @@ class References:
     selected: tuple[NDArray[np.bool_] | None, ...]
     nprobe: int
     candidates: int
+    each: Each | None = None
 
     @cached_property
     def chosen(self) -> NDArray[np.bool_] | None:
@@ -305,6 +314,7 @@ def _candidates(
         selected=references.selected,
         scan=opened.scan,
         search=opened.gpu_codes,
+        each=references.each,
     )
     merged = merge_views(found, background + cost, offsets, count, reference_cost)
     return propose(references.shards, vectors, background, cost, offsets, merged, voted)

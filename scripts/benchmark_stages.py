@@ -60,8 +60,8 @@ def decode(photos: str, descriptor: str) -> dict[str, object]:
     from copydet.process import prepare_process
 
     prepare_process()
+    from copydet.descriptors.openvino_runtime import usable_cpus
     from copydet.descriptors.registry import load_descriptor
-    from copydet.engines.local import usable_cpus
     from copydet.images.loader import load
     from copydet.images.sources import list_images
 

@@ -25,7 +25,7 @@ from copydet.matching import (
     open_local,
 )
 from copydet.records import Image, Pixels, QueryResult
-from copydet.search.retrieve import exact_similarity
+from copydet.search.exact import exact_similarity
 from copydet.search.score_norm import background_similarity
 
 NOTHING = References((), open_local(()), (), 0, 0)

@@ -11,11 +11,13 @@ from copydet.cli.options import (
     count_listed,
     device_option,
     embeddings_option,
+    engine_options,
     index_option,
     json_option,
     limit_options,
     limits,
     moved_descriptor_option,
+    open_engine,
     strict_option,
     workers_option,
 )
@@ -27,6 +29,7 @@ from copydet.cli.options import (
 @moved_descriptor_option
 @embeddings_option
 @device_option
+@engine_options
 @click.option("--max-memory", metavar="SIZE", type=BYTE_SIZE, help="Use at most this much. [default: half of all]")
 @workers_option
 @limit_options
@@ -38,6 +41,8 @@ def command(
     descriptor: str | None,
     embeddings: bool,
     device: str,
+    engine: str,
+    ray_address: str | None,
     max_memory: int | None,
     workers: int | None,
     max_bytes: int | None,
@@ -59,7 +64,11 @@ def command(
     from copydet.progress import show
 
     kept = f"finished chunks stay in {quote(index_path / 'building')}; the same command goes on from there"
-    with if_interrupted(kept), show("adding", count_listed(sources, embeddings)) as progress:
+    with (
+        if_interrupted(kept),
+        open_engine(engine, ray_address, workers, device) as opened,
+        show("adding", count_listed(sources, embeddings)) as progress,
+    ):
         index = Index.open(index_path, descriptor=descriptor, device=device)
         before = {shard.name for shard in index.snapshot.shards}
         index.add(
@@ -69,6 +78,7 @@ def command(
             workers=workers,
             limits=limits(max_bytes, max_pixels),
             progress=progress,
+            engine=opened,
         )
     added = [shard for shard in index.snapshot.shards if shard.name not in before]
     skipped = report_written(index, added, as_json)

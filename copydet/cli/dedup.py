@@ -8,9 +8,11 @@ import click
 from copydet.cli.console import SKIPPED, by_status, count, if_interrupted, print_json, quote, say, say_next
 from copydet.cli.options import (
     device_option,
+    engine_options,
     json_option,
     limit_options,
     limits,
+    open_engine,
     strict_option,
     workers_option,
 )
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     help="What describes images that are not indexed; where the descriptor of an index is. [default: small]",
 )
 @device_option
+@engine_options
 @workers_option
 @limit_options
 @strict_option
@@ -94,6 +97,8 @@ def command(
     kept_format: "Format",
     descriptor: str | None,
     device: str,
+    engine: str,
+    ray_address: str | None,
     workers: int | None,
     max_bytes: int | None,
     max_pixels: int | None,
@@ -120,7 +125,7 @@ def command(
 
     chosen: dict[str, Any] = {} if precision is None else {"precision": precision}
     kept = f"finished steps stay in {quote(output)}; the same command goes on from there"
-    with if_interrupted(kept):
+    with if_interrupted(kept), open_engine(engine, ray_address, workers, device) as opened:
         done = deduplicate(
             list(sources),
             output,
@@ -133,6 +138,7 @@ def command(
             workers=workers,
             limits=limits(max_bytes, max_pixels),
             show=show,
+            engine=opened,
             **chosen,
         )
         write_gallery(

@@ -11,10 +11,12 @@ from copydet.cli.options import (
     count_listed,
     device_option,
     embeddings_option,
+    engine_options,
     index_option,
     json_option,
     limit_options,
     limits,
+    open_engine,
     strict_option,
     workers_option,
 )
@@ -39,13 +41,7 @@ from copydet.cli.options import (
 )
 @embeddings_option
 @device_option
-@click.option(
-    "--engine",
-    type=click.Choice(["local"]),
-    default="local",
-    show_default=True,
-    help="Where shards are built: in this process.",
-)
+@engine_options
 @click.option("--max-memory", metavar="SIZE", type=BYTE_SIZE, help="Use at most this much. [default: half of all]")
 @workers_option
 @limit_options
@@ -59,6 +55,7 @@ def command(
     embeddings: bool,
     device: str,
     engine: str,
+    ray_address: str | None,
     max_memory: int | None,
     workers: int | None,
     max_bytes: int | None,
@@ -84,7 +81,11 @@ def command(
     from copydet.progress import show
 
     kept = f"finished chunks stay in {quote(index_path / 'building')}; the same command goes on from there"
-    with if_interrupted(kept), show("indexing", count_listed(sources, embeddings)) as progress:
+    with (
+        if_interrupted(kept),
+        open_engine(engine, ray_address, workers, device) as opened,
+        show("indexing", count_listed(sources, embeddings)) as progress,
+    ):
         index = Index.build(
             list(sources),
             index_path,
@@ -96,6 +97,7 @@ def command(
             workers=workers,
             limits=limits(max_bytes, max_pixels),
             progress=progress,
+            engine=opened,
         )
     skipped = report_written(index, index.snapshot.shards, as_json)
     return SKIPPED if strict and skipped else 0

@@ -15,11 +15,13 @@ from copydet.cli.options import (
     count_listed,
     device_option,
     embeddings_option,
+    engine_options,
     index_option,
     json_option,
     limit_options,
     limits,
     moved_descriptor_option,
+    open_engine,
     strict_option,
     workers_option,
 )
@@ -82,6 +84,7 @@ Sink = Callable[["QueryResult"], None]
 @moved_descriptor_option
 @embeddings_option
 @device_option
+@engine_options
 @workers_option
 @limit_options
 @strict_option
@@ -102,6 +105,8 @@ def command(
     descriptor: str | None,
     embeddings: bool,
     device: str,
+    engine: str,
+    ray_address: str | None,
     workers: int | None,
     max_bytes: int | None,
     max_pixels: int | None,
@@ -127,6 +132,7 @@ def command(
     with if_interrupted(_not_written(output, report)), ExitStack() as stack:
         sinks = [results.add, *_open_files(stack, output, report, queries, index_path)]
         index = Index.open(index_path, descriptor=descriptor, device=device)
+        opened = stack.enter_context(open_engine(engine, ray_address, workers, device))
         progress = stack.enter_context(show("matching", count_listed(queries, embeddings)))
         chosen: dict[str, Any] = {} if precision is None else {"precision": precision}
         found = index.match(
@@ -142,6 +148,7 @@ def command(
             workers=workers,
             limits=limits(max_bytes, max_pixels),
             progress=progress,
+            engine=opened,
             **chosen,
         )
         _pass_on(found, sinks)

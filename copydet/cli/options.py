@@ -1,13 +1,15 @@
 """Options that several commands share, so that they read the same everywhere."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from copydet.engines.engine import Engine
     from copydet.images.decode import Limits
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -63,7 +65,7 @@ workers_option = click.option(
     metavar="N",
     type=click.IntRange(min=1),
     default=None,
-    help="Decoding threads. [default: one for each core]",
+    help="Decoding threads. [default: one for each core] With --engine ray: CPUs of a task. [default: 4 at most]",
 )
 
 
@@ -73,6 +75,40 @@ def limit_options(command: Command) -> Command:
         text = f"Skip images of more {what}, as too_large. [default: {'250M' if what == 'pixels' else '256MiB'}]"
         command = click.option(name, metavar="SIZE", type=BYTE_SIZE, help=text)(command)
     return command
+
+
+def engine_options(command: Command) -> Command:
+    """`--engine` and `--ray-address`: where the work is done."""
+    command = click.option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="Of the cluster. [default: $RAY_ADDRESS, or the one that runs on this machine]",
+    )(command)
+    return click.option(
+        "--engine",
+        type=click.Choice(("local", "ray")),
+        default="local",
+        show_default=True,
+        help="Where the work is done: in this process, or on a Ray cluster whose nodes share all paths.",
+    )(command)
+
+
+@contextmanager
+def open_engine(name: str, ray_address: str | None, workers: int | None, device: str) -> "Iterator[Engine]":
+    """The engine that the options ask for. Raises UsageError, MissingPackage."""
+    if name == "local":
+        if ray_address is not None:
+            raise click.UsageError("--ray-address needs --engine ray")
+        from copydet.engines.engine import HERE
+
+        yield HERE
+        return
+    from copydet.engines.ray import open_ray
+    from copydet.process import MALLOC
+
+    environment = {variable: str(amount) for variable, (_, amount) in MALLOC.items()}
+    with open_ray(ray_address, workers=workers, device=device, environment=environment) as engine:
+        yield engine
 
 
 def count_listed(specs: Sequence[str], embeddings: bool) -> int | None:

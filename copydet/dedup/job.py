@@ -24,6 +24,7 @@ from copydet.dedup.keep import preferences
 from copydet.dedup.near import find_near
 from copydet.dedup.outputs import Accepted, write_clusters, write_lists, write_pairs
 from copydet.dedup.pairs import judge_pairs
+from copydet.engines.engine import HERE, Engine
 from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.sources import count_images
@@ -73,6 +74,7 @@ def deduplicate(
     workers: int | None = None,
     limits: Limits = DEFAULT_LIMITS,
     show: Show | None = None,
+    engine: Engine = HERE,
 ) -> Deduplicated:
     """Find the duplicates among the images of `sources`, and between them and those of `against`, whose images are
     never dropped and not compared with each other.
@@ -83,7 +85,7 @@ def deduplicate(
     another process works in `output`.
     """
     show = show or _silent
-    output = Path(output)
+    output = Path(output).absolute() if engine.elsewhere else Path(output)
     specs = [str(each) for each in ([sources] if isinstance(sources, str | Path) else sources)]
     _check_folder(output)
     if both := sorted({Path(spec).resolve() for spec in specs} & {Path(each).resolve() for each in against}):
@@ -94,10 +96,10 @@ def deduplicate(
             for leftover in folder.glob(".*.tmp-*"):
                 atomic.remove(leftover)
         options = {"descriptor": descriptor, "device": device}
-        build = {"workers": workers, "limits": limits}
+        build = {"workers": workers, "limits": limits, "engine": engine}
         own = _open_all(specs, output / INDEX, show, options, build)
         others = _open_all([str(each) for each in against], output / "against", show, options, build)
-        job = _Job(output, own, others, ignored, show, limits)
+        job = _Job(output, own, others, ignored, show, limits, engine)
         return job.run(verify, precision, keep)
 
 
@@ -109,6 +111,7 @@ class _Job:
     ignored: Ignored
     show: Show
     limits: Limits
+    engine: Engine
 
     def run(self, verify: bool | None, precision: float, keep: str) -> Deduplicated:
         present = open_collection(self.own, self.others)
@@ -138,8 +141,8 @@ class _Job:
         work = self.output / WORK
         contents = find_contents(collection, work, self.limits)
         asked = int(contents.has_own[contents.firsts].sum())
-        with self.show("searching", asked, "images") as progress:
-            near = find_near(collection, contents, work, progress)
+        with self.show("searching", asked, "images") as progress, self.engine.within(work) as engine:
+            near = find_near(collection, contents, work, progress, engine)
         with self.show("verifying" if verified else "scoring", near.pairs, "pairs") as progress:
             return contents, judge_pairs(collection, near, work, progress, verified=verified, limits=self.limits)
 

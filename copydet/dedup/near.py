@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from copydet.dedup.collection import Collection, Numbers
 from copydet.dedup.exact import Contents
 from copydet.descriptors.background import Bank
+from copydet.engines.engine import HERE, Engine
 from copydet.progress import Progress
 from copydet.records import StoredVectors
 from copydet.search.retrieve import retrieve
@@ -56,19 +58,19 @@ class Near:
     background: NDArray[np.float32]
 
 
-def find_near(collection: Collection, contents: Contents, work: Path, progress: Progress) -> Near:
+def find_near(
+    collection: Collection, contents: Contents, work: Path, progress: Progress, engine: Engine = HERE
+) -> Near:
     """Propose near duplicates. Finished blocks of contents stay in `work` and are not searched again."""
     firsts = contents.firsts
     own = firsts[contents.has_own[firsts]]
     own = own[np.argsort(collection.rank[own])]  # blocks hold the same images however these were divided
-    search = _Search(collection, contents, firsts, _bank_outside(collection, firsts, work))
-    files = []
-    for number, start in enumerate(range(0, len(own), BLOCK)):
-        block = own[start : start + BLOCK]
-        path = work / f"near-{number:06d}.parquet"
-        if not path.exists():
-            _write_block(search, block, path)
-        files.append(path)
+    search = _Search(collection, contents, firsts, _bank_outside(collection, firsts, work, engine))
+    blocks = [own[start : start + BLOCK] for start in range(0, len(own), BLOCK)]
+    files = [work / f"near-{number:06d}.parquet" for number in range(len(blocks))]
+    waiting = [(block, path) for block, path in zip(blocks, files, strict=True) if not path.exists()]
+    progress.advance(len(own) - sum(len(block) for block, _ in waiting))
+    for (block, _), _ in zip(waiting, engine.each(partial(_write_block, search), waiting), strict=True):
         progress.advance(len(block))
     background = np.full(len(collection), np.nan, np.float32)
     for path in files:
@@ -80,7 +82,7 @@ def find_near(collection: Collection, contents: Contents, work: Path, progress: 
     return Near(merged, pq.read_metadata(merged).num_rows, background)
 
 
-def _bank_outside(collection: Collection, firsts: Numbers, work: Path) -> Bank | None:
+def _bank_outside(collection: Collection, firsts: Numbers, work: Path, engine: Engine) -> Bank | None:
     """The background bank without pictures that the collection holds: public data sets share many, and an image that
     is its own background would be like nothing. Calibration does the same.
     """
@@ -90,17 +92,26 @@ def _bank_outside(collection: Collection, firsts: Numbers, work: Path) -> Bank |
     path = work / "bank.npy"
     if not path.exists():
         entries, outside = bank.vectors.astype(np.float32), np.ones(len(bank.vectors), bool)
-        for start in range(0, len(firsts), _BANK_TILE):
-            tile = collection.vectors(firsts[start : start + _BANK_TILE]).astype(np.float32)
-            outside &= (entries @ tile.T).max(axis=1) < _IN_BANK
-        with atomic.new_file(path) as partial, partial.open("wb") as file:
+        parts = [firsts[start : start + _TILE] for start in range(0, len(firsts), _TILE)]
+        for unlike in engine.each(partial(_unlike, collection, entries), parts):
+            outside &= unlike
+        with atomic.new_file(path) as written, written.open("wb") as file:
             np.save(file, outside, allow_pickle=False)
     return Bank(bank.vectors[np.load(path, allow_pickle=False)], bank.hash)
 
 
-def _write_block(search: "_Search", block: Numbers, path: Path) -> None:
+def _unlike(collection: Collection, entries: NDArray[np.float32], images: Numbers) -> NDArray[np.bool_]:
+    """Which bank entries none of the images is, bool [entries]."""
+    outside = np.ones(len(entries), bool)
+    for start in range(0, len(images), _BANK_TILE):
+        tile = collection.vectors(images[start : start + _BANK_TILE]).astype(np.float32)
+        outside &= (entries @ tile.T).max(axis=1) < _IN_BANK
+    return outside
+
+
+def _write_block(search: "_Search", place: tuple[Numbers, Path]) -> None:
     """The pairs last: a block that has them is whole."""
-    collection = search.collection
+    collection, (block, path) = search.collection, place
     one, other, similarity = search.nearest(block)
     involved = np.unique(np.concatenate([one, other]))
     vectors = collection.vectors(involved).astype(np.float32)

@@ -2,10 +2,12 @@
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from copydet.descriptors.devices import cuda_problem, has_nvidia_driver
-from copydet.descriptors.registry import Descriptor, is_external
+from copydet.descriptors.registry import Descriptor, is_external, load_descriptor
 from copydet.errors import MissingPackage, UsageError
 from copydet.records import Pixels, Vectors
 
@@ -17,9 +19,14 @@ class Runtime(Protocol):
     should bring to keep the device busy.
     """
 
-    descriptor: Descriptor
-    name: str
-    batch_size: int
+    @property
+    def descriptor(self) -> Descriptor: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batch_size(self) -> int: ...
 
     def describe(self, pixels: Sequence[Pixels]) -> Vectors:
         """uint8 images [height, width, 3], resized as `descriptor.resize` says, any count -> float32 [n, dimension].
@@ -56,6 +63,39 @@ def open_runtime(descriptor: Descriptor, device: str = "auto", *, threads: int |
     if device != "torch" and (problem := cuda_problem(device)) is not None:
         raise UsageError(f"{device} does not work here: {problem}; use --device cpu, and see copydet doctor")
     return _open_torch(descriptor, device, threads)
+
+
+@dataclass(frozen=True)
+class SentRuntime:
+    """A runtime that is opened, once in each process, where it first describes: what is sent to other machines."""
+
+    descriptor: Descriptor
+    device: str
+    threads: int
+
+    @property
+    def name(self) -> str:
+        return self._opened.name
+
+    @property
+    def batch_size(self) -> int:
+        return self._opened.batch_size
+
+    def describe(self, pixels: Sequence[Pixels]) -> Vectors:
+        """As Runtime. Raises UsageError where the descriptor of that name is another one than here."""
+        return self._opened.describe(pixels)
+
+    @property
+    def _opened(self) -> Runtime:
+        return _open_once(self.descriptor.name, self.descriptor.hash, self.device, self.threads)
+
+
+@lru_cache(maxsize=1)
+def _open_once(name: str, content: str, device: str, threads: int) -> Runtime:
+    descriptor = load_descriptor(name)  # its files may lie elsewhere here
+    if descriptor.hash != content:
+        raise UsageError(f"descriptor {name} has hash {descriptor.hash[:12]} here, not {content[:12]}")
+    return open_runtime(descriptor, device, threads=threads)
 
 
 def _open_torch(descriptor: Descriptor, device: str, threads: int | None) -> Runtime:

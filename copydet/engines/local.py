@@ -4,36 +4,37 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from copydet.descriptors.embeddings import list_embeddings, read_vectors
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.registry import Descriptor
 from copydet.descriptors.runtimes import Runtime
 from copydet.engines.describe import also_of_reference, describe_references
+from copydet.engines.engine import HERE, Engine
 from copydet.engines.memory import MemoryPlan, memory_plan
 from copydet.errors import CopydetError, UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.loader import load
 from copydet.images.parts import REFERENCE_VIEWS
 from copydet.images.repeats import Repeats
-from copydet.images.sources import list_images, open_source
+from copydet.images.sources import open_source
 from copydet.local_features.describe import CODEC
 from copydet.progress import Progress, Silent
 from copydet.records import Described, Image
 from copydet.shards import staging
 from copydet.shards.build import Codes, build_shard, common_schema, divide
+from copydet.shards.chunks import Chunk
 from copydet.shards.deletions import image_files
 from copydet.shards.duplicates import find_duplicates
-from copydet.shards.quantiser import check_factory, read_quantiser, sample_vectors, train_quantiser
+from copydet.shards.quantiser import check_factory, keep_quantiser, read_quantiser, sample_vectors, train_quantiser
 from copydet.shards.recipe import Recipe, auto_local_features, choose_recipe, parse_recipe, recipe_fields
-from copydet.shards.staging import Chunk
+from copydet.shards.shard import is_whole
 from copydet.store import atomic, snapshots
-from copydet.store.hashing import hash_bytes, hash_file
+from copydet.store.hashing import hash_file
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import DescriptorEntry, FileEntry, ShardEntry, Snapshot
 
@@ -52,6 +53,7 @@ def build(
     max_memory: int | None = None,
     wait_seconds: float = 0,
     progress: Progress | None = None,
+    engine: Engine = HERE,
 ) -> Snapshot:
     """Index `sources` into the new folder `index` and return its first snapshot.
 
@@ -60,8 +62,8 @@ def build(
     `max_memory` in bytes. After a crash the same call continues from the staged chunks. Raises UsageError when the
     folder holds an index already, or something that is not copydet's.
     """
-    workers = workers or usable_cpus()
-    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent())
+    workers = workers or engine.workers
+    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent(), engine)
     _check_sources(job)
     _check_folder(index)
     if recipe is not None:
@@ -85,14 +87,15 @@ def add(
     max_memory: int | None = None,
     wait_seconds: float = 0,
     progress: Progress | None = None,
+    engine: Engine = HERE,
 ) -> Snapshot:
     """Append the images of `sources` as new shards; those whose id is in the index become rows duplicate_id.
 
     Raises UsageError when the index was made with another descriptor. Resumes like `build`.
     """
-    workers = workers or usable_cpus()
+    workers = workers or engine.workers
     recipe = recipe_of(index, snapshots.read_current(index))
-    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent())
+    job = _Job(index, descriptor, recipe, runtime, sources, workers, limits, max_memory, progress or Silent(), engine)
     _check_sources(job)
     with write_lock(index, wait_seconds):
         base = snapshots.read_current(index)
@@ -134,6 +137,7 @@ class _Job:
     limits: Limits
     max_memory: int | None
     progress: Progress
+    engine: Engine
 
     @property
     def building(self) -> Path:
@@ -155,7 +159,7 @@ class _Job:
         """What the sources list. Raises UsageError at once for those that cannot be listed."""
         if self.runtime is None:
             return list_embeddings(self.sources, self.descriptor.dimension)
-        return list_images(self.sources)
+        return self.engine.list_images(self.sources)
 
 
 def _run(job: _Job, base: Snapshot) -> Snapshot:
@@ -203,11 +207,20 @@ def _describe(job: _Job, memory: MemoryPlan) -> list[Chunk]:
     dimension, has_local = job.descriptor.dimension, job.local_features > 0
     parts = len(REFERENCE_VIEWS[job.reference_views])
     chunks, left = staging.resume(job.building, dimension, has_local, job.images, job.progress, parts)
-    with closing(_described(job, left, memory, chunks)) as described:
-        more = staging.write_chunks(
-            job.building, described, dimension, chunks, job.progress, has_local=has_local, parts=parts
+    sent = replace(job, progress=Silent(), engine=HERE)  # neither can be sent to another process
+    with job.engine.within(job.building, job.sources) as engine:
+        return [*chunks, *engine.stage(partial(_stage, sent, memory), job.building, left, chunks, job.progress)]
+
+
+def _stage(
+    job: _Job, memory: MemoryPlan, folder: Path, images: Iterable[Image], staged: Sequence[Chunk], progress: Progress
+) -> Iterator[Chunk]:
+    dimension, has_local = job.descriptor.dimension, job.local_features > 0
+    with closing(_described(job, images, memory, staged)) as described:
+        parts = len(REFERENCE_VIEWS[job.reference_views])
+        yield from staging.write_chunks(
+            folder, described, dimension, staged, progress, has_local=has_local, parts=parts
         )
-        return [*chunks, *more]
 
 
 def _described(
@@ -260,20 +273,11 @@ def _codes(
     if done is None:
         job.progress.note(f"training {factory} on {min(described, enough):,} images")
         trained = train_quantiser(factory, sample_vectors(chunks, dimension, enough))
-        done = _keep_quantiser(job.index, trained)
+        done = keep_quantiser(job.index, trained)
         staging.remember(job.building, "quantiser", key, done)
     name, size, content = done
     base = replace(base, quantiser=name, files={**base.files, name: FileEntry(size, content)})
     return base, Codes(factory, read_quantiser(job.index, name, base.files[name]))
-
-
-def _keep_quantiser(index: Path, trained: NDArray[np.uint8]) -> tuple[str, int, str]:
-    data = trained.tobytes()
-    content = hash_bytes(data)
-    name = f"quantisers/{content}.faiss"
-    atomic.make_folder(index / "quantisers")
-    atomic.write_bytes(index / name, data)
-    return name, len(data), content
 
 
 def _build_shards(
@@ -288,6 +292,7 @@ def _build_shards(
     dimension = job.descriptor.dimension
     schema = common_schema(chunks)
     taken = hash_file(duplicates)
+    places: list[tuple[Path, list[Chunk], dict[str, Any], ShardEntry | None]] = []
     for number, group in enumerate(divide(chunks, memory.shard_images(recipe, dimension))):
         folder = snapshots.shard_folder(job.index, f"{base.number + 1:06d}-{number:04d}")
         key = {
@@ -298,19 +303,17 @@ def _build_shards(
             "shard": folder.name,
         }
         done = staging.recall(job.building, f"shard-{number:04d}", key)
-        if done is None or not _is_whole(job.index, entry := snapshots.parse_shard(done)):
-            entry = build_shard(folder, group, schema, duplicates, codes, dimension, job.reference_views)
-            staging.remember(job.building, f"shard-{number:04d}", key, asdict(entry))
-        yield entry
-
-
-def _is_whole(index: Path, entry: ShardEntry) -> bool:
-    try:
-        for name, file in entry.files.items():
-            snapshots.check_file(index, f"shards/{entry.name}/{name}", file)
-    except CopydetError:
-        return False
-    return True
+        whole = None if done is None else snapshots.parse_shard(done)
+        places.append((folder, group, key, whole if whole and is_whole(job.index, whole) else None))
+    waiting = [(folder, group) for folder, group, _, entry in places if entry is None]
+    views = job.reference_views
+    with job.engine.within(job.building) as engine:
+        built = engine.each(lambda at: build_shard(at[0], at[1], schema, duplicates, codes, dimension, views), waiting)
+        for number, (_, _, key, entry) in enumerate(places):
+            if entry is None:
+                entry = next(built)
+                staging.remember(job.building, f"shard-{number:04d}", key, asdict(entry))
+            yield entry
 
 
 def _start(job: _Job, base: Snapshot) -> None:

@@ -16,7 +16,7 @@ from copydet.evaluation.metrics import Curve, Predictions
 from copydet.evaluation.vectors import Similarity, fit_whitening, nearest
 from copydet.images.edits import STRENGTHS
 from copydet.records import Vectors
-from copydet.search.retrieve import exact_similarity
+from copydet.search.exact import exact_similarity
 from copydet.search.score_norm import background_similarity
 
 

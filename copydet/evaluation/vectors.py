@@ -16,7 +16,7 @@ from copydet.images.loader import load
 from copydet.images.sources import list_images
 from copydet.progress import Progress, Silent
 from copydet.records import Image, Vectors
-from copydet.search.retrieve import exact_similarity
+from copydet.search.exact import exact_similarity
 
 Similarity = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]  # [n, d], [m, d] -> [n, m]
 

@@ -120,7 +120,7 @@ def load(
         )
         try:
             queue = _Queue(2 * batch_size + workers, queued_bytes, first_position)
-            loaded = _in_order(pool, gate, _never_raising(images), load_one, queue)
+            loaded = _in_order(pool, gate, never_raising(images), load_one, queue)
             yield from _batches(loaded, batch_size, queued_bytes, also is not None, repeats, first_position)
         finally:
             gate.close()
@@ -289,7 +289,7 @@ def _row(image: Image, status: str, message: str, size: int | None, sha256: str 
     )
 
 
-def _never_raising(images: Iterable[Image]) -> Iterator[Image]:
+def never_raising(images: Iterable[Image]) -> Iterator[Image]:
     """The images; where the source raises, one last entry that says after which image."""
     last: Image | None = None
     try:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from copydet.images.parts import WHOLE, Part
 from copydet.records import ImageRow, StoredVectors, Vectors
+from copydet.search.exact import exact_similarity
 from copydet.search.merge import Merged
-from copydet.search.retrieve import exact_similarity
 from copydet.search.views import CHANCE
 from copydet.search.votes import Voted
 from copydet.shards.shard import Shard

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.engines.engine import Each
 from copydet.records import Vectors
 from copydet.search.retrieve import Candidates, CodeSearch, Scan, retrieve
 from copydet.search.views import CHANCE
@@ -26,6 +27,7 @@ def retrieve_references(
     selected: Sequence[NDArray[np.bool_] | None],
     scan: Scan | None = None,
     search: CodeSearch | None = None,
+    each: Each | None = None,
 ) -> tuple[Candidates, NDArray[np.float32]]:
     """As `retrieve`, of images by their wholes and by their parts, and what each find costs (see merge_views), float32
     of the same shape. Lines are longer than `k` where there are parts, and an image comes several times in them.
@@ -33,7 +35,7 @@ def retrieve_references(
     `wholes` are the lines of `vectors` that are whole queries.
     """
     found = retrieve(
-        shards, vectors, k, nprobe=nprobe, candidates=candidates, selected=selected, scan=scan, search=search
+        shards, vectors, k, nprobe=nprobe, candidates=candidates, selected=selected, scan=scan, search=search, each=each
     )
     viewed = [number for number, shard in enumerate(shards) if shard.views is not None]
     views = [views for shard in shards if (views := shard.views) is not None]

@@ -1,22 +1,21 @@
 """The nearest references of each query, over all shards.
 
-Codes only propose: what is returned was scored again from the stored float16 descriptors, exactly. Products of two
-float16 numbers, and sums of them over two vectors of length 1, are multiples of 2^-48 below 2: 49 bits, where a float64
-has 53, so that no addition rounds. A similarity is therefore the same number whatever the batch, the threads, the split
-into shards, the order of the two images, or the processor.
+Codes only propose: what is returned was scored again from the stored float16 descriptors, exactly (exact.py).
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.engines.engine import HERE, Each
 from copydet.records import StoredVectors, Vectors
+from copydet.search.exact import CACHE_ROWS, products, widen
 
 # Up to this many selected rows an exact scan is about as fast as codes and finds all. Counted over all shards, so that
 # the split into shards doesn't matter.
@@ -26,13 +25,8 @@ _SCAN_QUERIES = 256
 _SEARCH_QUERIES = 1024
 _BLOCK_ROWS = 1024
 _RESCORE_BYTES = 32 << 20
-_CACHE_ROWS = 512  # widened at a time: they stay in the processor's cache until they are multiplied
 _ONE_THREAD_ROWS = 4096
-Number = TypeVar("Number", np.float32, np.float64)
 NOWHERE = np.iinfo(np.int64).max
-# OpenBLAS computes a product with several threads from 2^18 multiplications on, and then waits milliseconds for each
-# where decoding keeps the cores busy (measured: 9 ms CPU a call). Below that, scanning has threads of its own.
-_BLAS_ALONE = 2**18
 
 
 class SearchableShard(Protocol):
@@ -87,39 +81,6 @@ Scan = Callable[[StoredVectors, Vectors, int, NDArray[np.int64] | None], Nearest
 CodeSearch = Callable[[SearchableShard, Vectors, int, int | None, NDArray[np.bool_] | None], Nearest]
 
 
-def exact_similarity(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-    """Similarity of each row of `first` [n, d] with each row of `second` [m, d] -> float64 [n, m].
-
-    Exact for float16. Float32 is rounded to float16 first, as references are at rest: the same both ways.
-    """
-    return products(_widen(first), _widen(second))
-
-
-def exact_pairs(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-    """Similarity of each row of `first` [n, d] with the same row of `second` [n, d] -> float64 [n], exact as above."""
-    similarity = np.empty(len(first))
-    for start in range(0, len(first), _CACHE_ROWS):
-        part = slice(start, start + _CACHE_ROWS)
-        np.einsum("nd,nd->n", _widen(first[part]), _widen(second[part]), out=similarity[part])
-    return similarity
-
-
-def products(first: NDArray[Number], second: NDArray[Number]) -> NDArray[Number]:
-    """first [n, d] @ second.T [d, m], both of one type, in square tiles that BLAS computes with one thread."""
-    dimension = first.shape[1]
-    side = 2 ** int(math.log2(_BLAS_ALONE / dimension) / 2)
-    whole = len(second) - len(second) % side
-    groups = second[:whole].reshape(-1, side, dimension).transpose(0, 2, 1)
-    product = np.empty((len(first), len(second)), first.dtype)
-    for start in range(0, len(first), side):
-        rows = first[start : start + side]
-        target = product[start : start + side]
-        tiles = np.matmul(rows, groups)  # [groups, rows, side]
-        target[:, :whole].reshape(len(rows), -1, side)[...] = tiles.transpose(1, 0, 2)
-        target[:, whole:] = rows @ second[whole:].T
-    return product
-
-
 def retrieve(
     shards: Sequence[SearchableShard],
     queries: Vectors,
@@ -130,6 +91,7 @@ def retrieve(
     selected: Sequence[NDArray[np.bool_] | None] | None = None,
     scan: Scan | None = None,
     search: CodeSearch | None = None,
+    each: Each | None = None,
 ) -> Candidates:
     """Find the `k` most similar selected rows of all shards for each of `queries` (float32 [n, dimension]).
 
@@ -137,44 +99,52 @@ def retrieve(
     shards when few rows are selected, are scanned exactly instead: that gives the true k nearest, ties included.
     `selected[s]` marks the rows of shard s that may be returned (bool [described]); None, for a shard or for all,
     selects everything. `scan` does the exact scans (None: `scan_rows`, on the CPU); it changes no result. `search`
-    searches codes (None: `search_codes`).
+    searches codes (None: `search_codes`). `each` does both elsewhere: what its engine has spread are pairs (shard,
+    selected).
     """
+    each = each or HERE.spread(list(zip(shards, selected or [None] * len(shards), strict=True)))
     masks = [None if mask is None or mask.all() else mask for mask in selected or [None] * len(shards)]
     rows = sum(len(s.descriptors) if m is None else int(m.sum()) for s, m in zip(shards, masks, strict=True))
-    exact = [rows <= _SCAN_ROWS or is_flat(s.codes) or not len(s.descriptors) for s in shards]
+    everything = rows <= _SCAN_ROWS
+    exact = everything or all(map(_is_scanned, shards))
     starts = np.cumsum([0, *(len(shard.descriptors) for shard in shards)])
     shape = (len(queries), k)
     found = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
-    step = _SCAN_QUERIES if all(exact) and scan is None else _SEARCH_QUERIES
+    step = _SCAN_QUERIES if exact and scan is None else _SEARCH_QUERIES
     scan, search, candidates = scan or scan_rows, search or search_codes, max(candidates, k)
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
-        lists = _propose(shards, masks, exact, starts, block, k, nprobe, candidates, scan, search)
-        if not all(exact):
+        lists = _propose(each, starts, block, k, nprobe, candidates, everything, scan, search)
+        if not exact:
             lists = _rescore(shards, starts, block, lists)
         _place(found, first, best_of(lists, k), starts)
     return found
 
 
 def _propose(
-    shards: Sequence[SearchableShard],
-    masks: Sequence[NDArray[np.bool_] | None],
-    exact: Sequence[bool],
+    each: Each,
     starts: NDArray[np.int64],
     queries: Vectors,
     k: int,
     nprobe: int | None,
     candidates: int,
+    everything: bool,
     scan: Scan,
     search: CodeSearch,
 ) -> Nearest:
     """The best of all shards: k where all are scanned exactly, else `candidates` by code."""
+    task = partial(
+        _search_shard,
+        queries=queries,
+        k=k,
+        nprobe=nprobe,
+        candidates=candidates,
+        everything=everything,
+        scan=scan,
+        search=search,
+    )
     lists = Nearest(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0)))
-    for shard, mask, scanned, start in zip(shards, masks, exact, starts[:-1], strict=True):
-        if scanned:
-            proposed = scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
-        else:
-            proposed = search(shard, queries, candidates, nprobe, mask)
+    for proposed, start in zip(each(task), starts[:-1], strict=True):
         number = np.where(proposed.number == NOWHERE, NOWHERE, proposed.number + start)
         lists = Nearest(
             np.concatenate([lists.number, number], axis=1),
@@ -185,9 +155,29 @@ def _propose(
     return lists
 
 
+def _search_shard(
+    part: tuple[SearchableShard, NDArray[np.bool_] | None],
+    queries: Vectors,
+    k: int,
+    nprobe: int | None,
+    candidates: int,
+    everything: bool,
+    scan: Scan,
+    search: CodeSearch,
+) -> Nearest:
+    shard, mask = part[0], None if part[1] is None or part[1].all() else part[1]
+    if everything or _is_scanned(shard):
+        return scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
+    return search(shard, queries, candidates, nprobe, mask)
+
+
+def _is_scanned(shard: SearchableShard) -> bool:
+    return is_flat(shard.codes) or not len(shard.descriptors)
+
+
 def scan_rows(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArray[np.int64] | None) -> Nearest:
     """The k best of all rows, or of `rows`, by exact similarity. In threads: NumPy widens float16 in one only."""
-    wide = _widen(queries)
+    wide = widen(queries)
     count = len(descriptors) if rows is None else len(rows)
     workers = max(1, min(os.cpu_count() or 1, _SCAN_THREADS, -(-count // _BLOCK_ROWS)))
     edges = [count * worker // workers for worker in range(workers + 1)]
@@ -198,7 +188,7 @@ def scan_rows(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArra
         for start in range(edges[part], edges[part + 1], _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, edges[part + 1])
             block = np.arange(start, stop) if rows is None else rows[start:stop]
-            similarity = products(wide, _widen(descriptors[start:stop] if rows is None else descriptors[block]))
+            similarity = products(wide, widen(descriptors[start:stop] if rows is None else descriptors[block]))
             best = _best_hits(_join(best, _above(similarity, block, floor, k)), k)
             floor = _kth_similarity(best, len(queries), k)
         return best
@@ -283,7 +273,7 @@ def _rescore(shards: Sequence[SearchableShard], starts: NDArray[np.int64], queri
 
     number = np.sort(lists.number, axis=1)
     similarity = np.full(number.shape, -np.inf)
-    wide = _widen(queries)
+    wide = widen(queries)
     rows = _RESCORE_BYTES // (2 * wide.shape[1])
     threads = 1 if number.size <= _ONE_THREAD_ROWS else int(faiss.omp_get_max_threads())
     step = max(1, min(rows // max(1, number.shape[1]), -(-len(number) // threads)))
@@ -312,7 +302,7 @@ def _rescore_part(
     used = number != NOWHERE
     stored = _gather(shards, starts, np.where(used, number, 0).ravel()).reshape(*number.shape, wide.shape[1])
     similarity = np.empty(number.shape)
-    step = max(1, _CACHE_ROWS // max(1, number.shape[1]))
+    step = max(1, CACHE_ROWS // max(1, number.shape[1]))
     for start in range(0, len(number), step):
         part = slice(start, start + step)
         np.einsum("qnd,qd->qn", stored[part].astype(np.float64), wide[part], out=similarity[part])
@@ -329,10 +319,6 @@ def _gather(shards: Sequence[SearchableShard], starts: NDArray[np.int64], number
         mine = of_shard == place
         stored[mine] = np.take(np.asarray(shards[place].descriptors), number[mine] - starts[place], axis=0)
     return stored
-
-
-def _widen(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(vectors).astype(np.float16, copy=False).astype(np.float64)
 
 
 def is_flat(codes: Any) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from copydet.descriptors.background import Bank
 from copydet.records import Vectors
-from copydet.search.retrieve import exact_pairs, products
+from copydet.search.exact import exact_pairs, products
 
 _TILE_QUERIES = 64
 _GROUP = 64

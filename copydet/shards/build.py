@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from copydet.errors import CopydetError
 from copydet.local_features.describe import CODEC
+from copydet.shards.chunks import Chunk
 from copydet.shards.duplicates import read_duplicates
 from copydet.shards.local import FEATURES, OFFSETS, write_local
 from copydet.shards.metadata import conform, read_schema, unify_schemas
 from copydet.shards.quantiser import read_quantiser, train_quantiser, write_codes
 from copydet.shards.shard import DESCRIPTORS, IMAGES, file_names, map_descriptors, vector_files
-from copydet.shards.staging import Chunk
 from copydet.store import atomic
 from copydet.store.snapshots import LocalEntry, ShardEntry, Snapshot, file_entry
 

@@ -144,3 +144,12 @@ def _bounds(table: pa.Table) -> list[tuple[str, int]]:
         *zip(names, limits["row_min"].to_pylist(), strict=True),
         *zip(names, limits["row_max"].to_pylist(), strict=True),
     ]
+
+
+def without(rows: int, removed: NDArray[np.int64] | None) -> NDArray[np.bool_] | None:
+    """bool [rows]: the first `rows` rows of a shard without the removed ones; None where none was removed."""
+    if removed is None:
+        return None
+    mask = np.ones(rows, bool)
+    mask[removed[removed < rows]] = False
+    return mask

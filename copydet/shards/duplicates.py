@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from copydet.shards.chunks import Chunk
 from copydet.shards.sql import connect, living_rows, scan
-from copydet.shards.staging import Chunk
 from copydet.store import atomic
 
 COLUMNS = pa.schema([("chunk", pa.int64()), ("row", pa.int64()), ("image_id", pa.string()), ("message", pa.string())])

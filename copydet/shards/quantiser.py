@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from copydet.errors import CopydetError, UsageError
 from copydet.records import StoredVectors, Vectors
+from copydet.shards.chunks import Chunk
 from copydet.shards.codes import write_exact
 from copydet.shards.recipe import Recipe
-from copydet.shards.staging import Chunk
+from copydet.store import atomic
 from copydet.store.hashing import hash_bytes
 from copydet.store.snapshots import FileEntry, check_file
 
@@ -146,3 +147,13 @@ def _shorten_training(index: Any) -> None:
         codes: Any = inner
         codes.do_polysemous_training = False
         codes.pq.cp.niter, codes.pq.cp.max_points_per_centroid = 12, 128
+
+
+def keep_quantiser(index: Path, trained: NDArray[np.uint8]) -> tuple[str, int, str]:
+    """Write a trained quantiser into an index: its file's name, its bytes, and the hash of its content."""
+    data = trained.tobytes()
+    content = hash_bytes(data)
+    name = f"quantisers/{content}.faiss"
+    atomic.make_folder(index / "quantisers")
+    atomic.write_bytes(index / name, data)
+    return name, len(data), content

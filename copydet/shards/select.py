@@ -1,6 +1,6 @@
 """The user's `--where`: DuckDB SQL over images.parquet of all shards, which can do nothing but read these files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +84,9 @@ def _open(database: Any, paths: Sequence[Path]) -> Any:
     except duckdb.Error as error:
         line = " ".join(str(error).split())
         raise CopydetError(f"the index is damaged: {line}") from error
+
+
+def none_of(image_ids: Collection[str]) -> str | None:
+    """The SQL condition that leaves these images out: so they take no place among the candidates."""
+    quoted = ", ".join("'" + image_id.replace("'", "''") + "'" for image_id in sorted(image_ids))
+    return f"image_id NOT IN ({quoted})" if quoted else None

@@ -2,8 +2,9 @@
 possible.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from copydet.local_features.describe import CODEC, RECORD_BYTES
 from copydet.records import StoredVectors
 from copydet.shards.codes import read_codes
 from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, map_local
-from copydet.store.snapshots import LocalEntry, ShardEntry, check_file, shard_folder
+from copydet.store.snapshots import LocalEntry, ShardEntry, check_file, parse_shard, shard_folder
 
 CODES, DESCRIPTORS, IMAGES = "codes.faiss", "descriptors.f16", "images.parquet"
 VIEW_CODES, VIEW_DESCRIPTORS = "views.faiss", "views.f16"
@@ -72,6 +73,13 @@ class Shard:
     held: object = None
     reference_views: str = "whole"
     views: ShardViews | None = None
+    entry: ShardEntry | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent to another process, a shard is where its files are: that process maps them itself, once."""
+        assert self.entry is not None
+        entry = json.dumps(asdict(self.entry))
+        return _open_once, (self.folder.absolute().parent.parent, entry, self.descriptors.shape[1])
 
     @cached_property
     def local(self) -> StoredLocal | None:
@@ -146,6 +154,7 @@ def open_shard(
         held=held,
         reference_views=entry.reference_views,
         views=ShardViews(*opened[1], REFERENCE_VIEWS[entry.reference_views]) if len(opened) > 1 else None,
+        entry=entry,
     )
 
 
@@ -181,6 +190,11 @@ def _map(path: Path, rows: int, dimension: int) -> StoredVectors:
     return np.memmap(path, np.float16, mode="r", shape=(rows, dimension))
 
 
+@lru_cache(maxsize=4096)
+def _open_once(index: Path, entry: str, dimension: int) -> Shard:
+    return open_shard(index, parse_shard(json.loads(entry)), dimension)
+
+
 # The caches below are keyed by content hash too: a folder can be deleted and built anew within one process.
 
 
@@ -211,3 +225,13 @@ def _row_group_starts(path: Path, content: str) -> NDArray[np.int64]:
 @lru_cache(maxsize=32)
 def _row_group(path: Path, content: str, group: int, columns: tuple[str, ...]) -> pa.Table:
     return pq.ParquetFile(path).read_row_group(group, columns=list(columns))
+
+
+def is_whole(index: Path, entry: ShardEntry) -> bool:
+    """Whether all files of a shard are there, of the right sizes."""
+    try:
+        for name, file in entry.files.items():
+            check_file(index, f"shards/{entry.name}/{name}", file)
+    except CopydetError:
+        return False
+    return True

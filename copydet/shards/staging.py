@@ -27,65 +27,14 @@ from numpy.typing import NDArray
 
 from copydet.errors import CopydetError, UsageError
 from copydet.progress import Progress
-from copydet.records import Described, Image, ImageRow, StoredVectors
-from copydet.shards.local import StoredLocal, join_local, map_local, write_local
+from copydet.records import Described, Image, ImageRow
+from copydet.shards.chunks import Chunk
+from copydet.shards.local import join_local, write_local
 from copydet.shards.metadata import clean_text, rows_table
-from copydet.shards.shard import map_descriptors
 from copydet.store import atomic
 from copydet.store.snapshots import ShardEntry, Snapshot, parse_shard
 
 CHUNK_IMAGES = 2048
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A finished chunk: `images` rows, `described` of them with a descriptor (and local features, if `has_local`), and
-    those of `parts` parts of each.
-    """
-
-    number: int
-    folder: Path
-    images: int
-    described: int
-    has_local: bool = False
-    parts: int = 0
-
-    @property
-    def rows_path(self) -> Path:
-        return self.folder / f"chunk-{self.number:06d}.parquet"
-
-    @property
-    def vectors_path(self) -> Path:
-        return self.folder / f"chunk-{self.number:06d}.f16"
-
-    @property
-    def views_path(self) -> Path:
-        return self.vectors_path.with_suffix(".views")
-
-    @property
-    def local_paths(self) -> tuple[Path, Path]:
-        return self.vectors_path.with_suffix(".local"), self.vectors_path.with_suffix(".offsets")
-
-    @property
-    def stamp(self) -> tuple[int, int, int]:
-        """Tells this chunk from one that was described again: number, images, time of writing in ns."""
-        return self.number, self.images, self.rows_path.stat().st_mtime_ns
-
-    def rows(self) -> pa.Table:
-        """The rows in source order, columns of `metadata.rows_table`."""
-        return pq.read_table(self.rows_path)
-
-    def vectors(self, dimension: int) -> StoredVectors:
-        """float16 [described, dimension], mapped: descriptors of the rows with status ok, in their order."""
-        return map_descriptors(self.vectors_path, dimension)
-
-    def views(self, dimension: int) -> StoredVectors:
-        """float16 [described, parts, dimension], mapped: descriptors of the parts of the same images."""
-        return map_descriptors(self.views_path, dimension).reshape(self.described, self.parts, dimension)
-
-    def local(self) -> StoredLocal:
-        """Local features of the same images, mapped. Raises CopydetError where they are damaged."""
-        return map_local(*self.local_paths, self.described)
 
 
 def start_plan(building: Path, plan: Mapping[str, Any], base: int) -> None:

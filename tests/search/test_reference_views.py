@@ -13,9 +13,9 @@ from thumbnail import installed_photos, make_thumbnail_descriptor
 from copydet.images.parts import REFERENCE_VIEWS, Part
 from copydet.index import Index
 from copydet.search.candidates import propose
+from copydet.search.exact import exact_similarity
 from copydet.search.merge import merge_views, view_offsets
 from copydet.search.reference_views import retrieve_references
-from copydet.search.retrieve import exact_similarity
 from copydet.search.views import CHANCE
 from copydet.search.votes import NO_VOTES
 from copydet.shards.recipe import load_recipe, recipe_folder

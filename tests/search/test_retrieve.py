@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from copydet.search import retrieve as module
-from copydet.search.retrieve import Candidates, exact_similarity, retrieve
+from copydet.search.exact import exact_similarity
+from copydet.search.retrieve import Candidates, retrieve
 
 DIMENSION = 16
 

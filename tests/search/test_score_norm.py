@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from copydet.descriptors.background import Bank
 from copydet.search import score_norm
-from copydet.search.retrieve import exact_similarity
+from copydet.search.exact import exact_similarity
 from copydet.search.score_norm import background_similarity
 
 

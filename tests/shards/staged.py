@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from copydet.local_features.describe import RECORD_BYTES
 from copydet.progress import Silent
-from copydet.records import ImageRow, Vectors
+from copydet.records import Described, ImageRow, Vectors
 from copydet.shards import staging
-from copydet.shards.staging import Chunk, Described
+from copydet.shards.chunks import Chunk
 
 
 def unit_vectors(count: int, dimension: int = 16, seed: int = 0) -> Vectors:

@@ -13,10 +13,10 @@ from copydet.errors import CopydetError, UsageError
 from copydet.local_features.describe import CODEC
 from copydet.records import Status
 from copydet.shards.build import Codes, build_shard, common_schema, divide
+from copydet.shards.chunks import Chunk
 from copydet.shards.duplicates import find_duplicates
 from copydet.shards.quantiser import sample_vectors, train_quantiser
 from copydet.shards.shard import Shard, open_shard
-from copydet.shards.staging import Chunk
 from copydet.store.snapshots import FileEntry, LocalEntry, ShardEntry
 
 D = 16
