@@ -329,12 +329,10 @@ def _write_chunk(folder: Path, number: int, waiting: _Waiting, dimension: int, h
     vectors = np.stack(waiting.vectors) if waiting.vectors else np.empty((0, dimension), np.float32)
     if vectors.shape != (len(ok), dimension) or any(rows[row].status != "ok" for row in ok):
         raise CopydetError(f"got descriptors of shape {vectors.shape} for {len(ok)} images of dimension {dimension}")
-    views = np.stack(waiting.views) if waiting.views else np.empty((0, parts, dimension), np.float32)
-    if views.shape != (len(ok) if parts else 0, parts, dimension):
+    views = np.stack(waiting.views) if waiting.views else np.empty((0 if parts else len(ok), parts, dimension))
+    if views.shape != (len(ok), parts, dimension):
         raise CopydetError(f"got descriptors of shape {views.shape} for {parts} parts of {len(ok)} images")
-    finite = np.isfinite(vectors).all(axis=1)
-    if parts:
-        finite &= np.isfinite(views).all(axis=(1, 2))
+    finite = np.isfinite(vectors).all(axis=1) & np.isfinite(views).all(axis=(1, 2))
     if not finite.all():
         bad = rows[ok[int(np.flatnonzero(~finite)[0])]]
         raise CopydetError(f"the descriptor of {bad.image_id} is not finite; check the descriptor's weights")
