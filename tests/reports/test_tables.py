@@ -81,14 +81,14 @@ def test_every_format_gives_back_what_was_written(
 ) -> None:
     path = tmp_path_factory.mktemp("table") / f"matches{ending}"
     write(path, a_result(*rows))
-    assert read(path) == [asdict(row) for row in rows]
+    assert read(path) == [{name: value for name, value in asdict(row).items() if name in COLUMNS} for row in rows]
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
 def test_columns_are_those_of_match_in_its_order(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"matches{ending}"
     write(path, a_result(a_match()))
-    assert [field.name for field in fields(Match)] == list(read(path)[0]) == list(COLUMNS)
+    assert [field.name for field in fields(Match) if field.name != "part"] == list(read(path)[0]) == list(COLUMNS)
 
 
 def test_the_csv_begins_with_the_columns_of_a_disc21_prediction_file(tmp_path: Path) -> None:
