@@ -130,7 +130,8 @@ def test_codes_of_every_kind_give_selected_rows_with_exact_similarity_whatever_b
     for edges, batches, threads, rows in (([], 1, 2, 4096), ([], 40, 1, 4096), ([300, 350, 900], 3, 2, 100)):
         faiss.omp_set_num_threads(threads)
         monkeypatch.setattr(module, "_ONE_THREAD_ROWS", rows)
-        monkeypatch.setattr(module, "_CACHE_ROWS", rows)
+        monkeypatch.setattr(module, "CACHE_ROWS", rows)
+        monkeypatch.setattr("copydet.search.exact.CACHE_ROWS", rows)
         monkeypatch.setattr(module, "_SEARCH_QUERIES", rows // 10)
         shards = make_shards(vectors, edges, trained)
         found = [
