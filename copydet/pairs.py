@@ -66,7 +66,8 @@ def verify_pair(
     """
     view, evidence, transform = query.views[candidate.view], None, None
     if read is not None and query.side is not None:
-        evidence = verify(query.side, read(), view.to_whole if look else None, query.sizes[candidate.view])
+        place = view.to_whole if look else None
+        evidence = verify(query.side, read(), place, query.sizes[candidate.view], candidate.voters)
         if evidence is not None:
             transform = _full_size(evidence, query.side.picture.size, row, reference)
     plain, normalised = candidate.similarity, candidate.normalised

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.local_features.frames import Voters
 from copydet.records import ImageRow, Vectors
 from copydet.search.merge import Merged
 from copydet.search.retrieve import SearchableShard, exact_similarity
@@ -18,7 +19,8 @@ class Candidate:
     """A reference proposed for a query: row `row` of shard number `shard`.
 
     `similarity` and `normalised` are those of the view, number `view` of the query's, that is the most similar after
-    its background and its cost. `votes` is the weight of the local features' votes, 0 where they did not propose it.
+    its background and its cost. `votes` is the weight of the local features' votes, 0 where they did not propose it;
+    `voters` are those that agree, as in Voted.
     """
 
     shard: int
@@ -27,6 +29,7 @@ class Candidate:
     similarity: float
     normalised: float
     votes: float
+    voters: Voters | None = None
 
 
 def propose(
@@ -48,7 +51,7 @@ def propose(
     for query, votes in enumerate(voted):
         shard = np.searchsorted(starts, votes.image, side="right") - 1
         rows = zip(shard.tolist(), (votes.image - starts[shard]).tolist(), strict=True)
-        weights = dict(zip(rows, votes.weight.tolist(), strict=True))
+        weights = dict(zip(rows, zip(votes.weight.tolist(), votes.voters, strict=True), strict=True))
         used = merged.row[query] >= 0
         by_view = zip(merged.shard[query, used].tolist(), merged.row[query, used].tolist(), strict=True)
         places = list(dict.fromkeys([*by_view, *weights]))
@@ -77,7 +80,7 @@ def _look_at(
     background: NDArray[np.float32],
     cost: NDArray[np.float32],
     places: Sequence[tuple[int, int]],
-    weights: dict[tuple[int, int], float],
+    weights: dict[tuple[int, int], tuple[float, Voters | None]],
 ) -> list[Candidate]:
     if not places:
         return []
@@ -92,7 +95,7 @@ def _look_at(
             int(view),
             float(similarity[view, number]),
             float(normalised[view, number]),
-            weights.get((shard, row), 0.0),
+            *weights.get((shard, row), (0.0, None)),
         )
         for number, ((shard, row), view) in enumerate(zip(places, best, strict=True))
     ]

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from copydet.local_features.codes import unpack_frames
 from copydet.local_features.describe import QueryFeatures
+from copydet.local_features.frames import Voters
 from copydet.verification.agreement import Agreement, Picture, measure_agreement
 from copydet.verification.correspond import correspond
-from copydet.verification.geometry import Geometry, fit_geometry
+from copydet.verification.geometry import Geometry, fit_geometry, place_of_surest_vote
 from copydet.verification.outline import Matrix, Points, Size, part_shown, polygon_area, shared_area
 
+_WORTH_A_LOOK = 0.4  # weight of a vote that no others join
 _BELIEVED, _SURE_INLIERS = 5, 8  # inliers that say where to look; from which on the view is not asked
 
 
@@ -72,23 +74,31 @@ class Evidence:
 
 
 def verify(
-    query: QuerySide, reference: ReferenceSide, view: Matrix | None = None, view_size: Size = (0, 0)
+    query: QuerySide,
+    reference: ReferenceSide,
+    view: Matrix | None = None,
+    view_size: Size = (0, 0),
+    voters: Voters | None = None,
 ) -> Evidence | None:
     """The best evidence that the query shows the reference, or None where nothing suggests a place for it.
 
     `view` maps pixels of the view that found the reference, of `view_size`, to those of `query.picture`; None: its
-    place is not worth a look.
+    place is not worth a look. `voters`: correspondences that are known already (see `correspond`).
     """
-    found = correspond(query.features, reference.records)
+    found = correspond(query.features, reference.records, voters)
     geometry = fit_geometry(found, unpack_frames(reference.records))
-    if geometry is None and view is None:
+    inliers = 0 if geometry is None else geometry.inliers
+    # A vote that no others join is little by itself, but it says where to look.
+    voted = place_of_surest_vote(found, _WORTH_A_LOOK) if inliers < _BELIEVED else None
+    if geometry is None and voted is None and view is None:
         return None
-    size = reference.size
-    tried = []
+    size, tried = reference.size, []
+    to_units = np.linalg.inv(_from_units(query.picture.size))
     if geometry is not None:
-        matrix = _from_units(size) @ geometry.matrix @ np.linalg.inv(_from_units(query.picture.size))
-        tried.append(_look(query, reference, matrix, geometry))
-    if view is not None and reference.picture is not None and (geometry is None or geometry.inliers < _SURE_INLIERS):
+        tried.append(_look(query, reference, _from_units(size) @ geometry.matrix @ to_units, geometry))
+    if voted is not None and reference.picture is not None:
+        tried.append(_look(query, reference, _from_units(size) @ voted @ to_units, None))
+    if view is not None and reference.picture is not None and inliers < _SURE_INLIERS:
         tried.append(_look(query, reference, _whole_of(view_size, size) @ np.linalg.inv(view), None))
     for hypothesis in sorted(tried, key=_worth, reverse=True):
         evidence = _evidence(hypothesis, query.picture.size, size)
