@@ -13,8 +13,8 @@ class PairNumbers:
 
     `similarity`, `normalised_similarity`: of the view that found the reference, or of the best one. `inliers`,
     `weight`, `possible`, `error`: see Geometry. `agreement` (median), `agreeing` (share), `blocks`, `textured`, `bend`,
-    `in_place`, `tone`: see Agreement. `compared`: 1 where pixels of both images were looked at, else 0. Overlaps: what the
-    transform allows (Evidence.place_overlaps).
+    `in_place`, `tone`: see Agreement. `compared`: 1 where pixels of both images were looked at, else 0. Overlaps: what
+    the transform allows (Evidence.place_overlaps).
     """
 
     similarity: float

@@ -1,6 +1,6 @@
 """Two roads, one list: the references that the views of a query find, and those that its local features vote for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from copydet.search.merge import Merged
 from copydet.search.retrieve import SearchableShard, exact_similarity
 from copydet.search.votes import Voted
 from copydet.shards.shard import Shard
+
+_Votes = Mapping[tuple[int, int], tuple[float, Voters | None]]  # (shard, row) -> weight and voters
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def propose(
     for query, votes in enumerate(voted):
         shard = np.searchsorted(starts, votes.image, side="right") - 1
         rows = zip(shard.tolist(), (votes.image - starts[shard]).tolist(), strict=True)
-        weights = dict(zip(rows, zip(votes.weight.tolist(), votes.voters, strict=True), strict=True))
+        of_votes = zip(votes.weight.tolist(), votes.voters, strict=True)
+        weights: _Votes = dict(zip(rows, of_votes, strict=True))
         used = merged.row[query] >= 0
         by_view = zip(merged.shard[query, used].tolist(), merged.row[query, used].tolist(), strict=True)
         places = list(dict.fromkeys([*by_view, *weights]))
@@ -80,7 +83,7 @@ def _look_at(
     background: NDArray[np.float32],
     cost: NDArray[np.float32],
     places: Sequence[tuple[int, int]],
-    weights: dict[tuple[int, int], tuple[float, Voters | None]],
+    weights: _Votes,
 ) -> list[Candidate]:
     if not places:
         return []

@@ -20,26 +20,24 @@ _LEAST = 0.02  # weight
 @dataclass(frozen=True)
 class Correspondences:
     """Pairs of features, the surest first, all arrays [n]: `query` and `reference` float32 [n, 4] are frames in units
-    of the longer sides, `weight` in (0, 1], `vote` that of Voters, 0 where they do not have it; `mirrored` and `negative` say what the query was turned into, `asker` and
-    `answer` are the numbers of the features.
+    of the longer sides, `weight` in (0, 1], `mirrored` and `negative` say what the query was turned into, `asker` and
+    `answer` are the numbers of the features; `vote` is the weight in Voters, 0 for those that are not among them.
     """
 
     query: Floats
     reference: Floats
     weight: Floats
-    vote: Floats
     mirrored: NDArray[np.bool_]
     negative: NDArray[np.bool_]
     asker: NDArray[np.intp]
     answer: NDArray[np.intp]
+    vote: Floats
 
     def __len__(self) -> int:
         return len(self.weight)
 
 
-def correspond(
-    query: QueryFeatures, records: NDArray[np.uint8], voters: Voters | None = None
-) -> Correspondences:
+def correspond(query: QueryFeatures, records: NDArray[np.uint8], voters: Voters | None = None) -> Correspondences:
     """Correspondences of a query with the stored features uint8 [n, RECORD_BYTES] of a reference.
 
     A pair counts when either feature is among the nearest of the other, in any of the query's variants. `voters`
@@ -55,18 +53,17 @@ def correspond(
     row, answer = np.divmod(places, max(len(records), 1))
     near = _is_among_first(row, 1) | _is_among_first(row // max(features, 1) * len(records) + answer, _PER_REFERENCE)
     places = places[np.flatnonzero(near)[:_MOST]]
+    vote = np.zeros(len(cosine), np.float32)
     if voters is not None:
         known = (voters.variant * features + voters.asker) * len(records) + voters.answer
+        vote[known] = voters.weight
         places = np.union1d(places, known)
         places = places[np.argsort(-cosine[places], kind="stable")]
     row, answer = np.divmod(places, max(len(records), 1))
     variant, asker = np.divmod(row, max(features, 1))
     weight = np.clip((cosine[places] - _UNRELATED) / (1 - _UNRELATED), _LEAST, 1).astype(np.float32)
-    vote = np.zeros(len(places), np.float32)
-    if voters is not None:
-        vote[np.argsort(places)[np.searchsorted(np.sort(places), known)]] = voters.weight
     mirrored, negative = np.array(VARIANTS)[variant].T
-    return Correspondences(query.frames[asker], frames[answer], weight, vote, mirrored, negative, asker, answer)
+    return Correspondences(query.frames[asker], frames[answer], weight, mirrored, negative, asker, answer, vote[places])
 
 
 def _is_among_first(group: NDArray[np.intp], count: int) -> NDArray[np.bool_]:

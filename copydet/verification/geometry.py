@@ -70,7 +70,7 @@ def place_of_surest_vote(found: Correspondences, least: float) -> Matrix | None:
     if found.vote.max(initial=0.0) < least:
         return None
     matrix = _similarity(found, int(found.vote.argmax()))
-    return np.linalg.inv(matrix) if is_plausible(matrix) else None
+    return np.asarray(np.linalg.inv(matrix), np.float64) if is_plausible(matrix) else None
 
 
 def _refine(
