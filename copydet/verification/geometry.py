@@ -63,14 +63,15 @@ def fit_geometry(found: Correspondences, reference_frames: NDArray[np.float32]) 
     return None
 
 
-def place_of_surest_vote(found: Correspondences, least: float) -> Matrix | None:
-    """The similarity, as Geometry.matrix, that the heaviest of the votes stands for by itself; None where none has the
-    weight `least`.
+def fit_to_surest_vote(found: Correspondences, reference_frames: NDArray[np.float32], least: float) -> Geometry | None:
+    """The transform that the heaviest vote stands for, refined by those that agree with it, if any do; None where no
+    vote has the weight `least`.
     """
     if found.vote.max(initial=0.0) < least:
         return None
-    matrix = _similarity(found, int(found.vote.argmax()))
-    return np.asarray(np.linalg.inv(matrix), np.float64) if is_plausible(matrix) else None
+    seed, number = found.vote.argmax(), np.arange(len(found))
+    fits = agreeing(found.query, found.reference, found.mirrored, found.negative, np.array(seed), number)
+    return _refine(found, _clash(found), reference_frames, int(seed), fits, fewest=1)
 
 
 def _refine(
@@ -79,6 +80,7 @@ def _refine(
     reference_frames: NDArray[np.float32],
     seed: int,
     fits: NDArray[np.bool_],
+    fewest: int = 2,
 ) -> Geometry | None:
     same = found.mirrored == found.mirrored[seed]
     matrix = _similarity(found, seed)
@@ -92,7 +94,7 @@ def _refine(
     if len(_distinct(clash, np.flatnonzero(kept))) >= _FEWEST_HOMOGRAPHY:
         matrix, kept = _homography(found, clash, matrix, same, kept)
     distinct = _distinct(clash, np.flatnonzero(kept))
-    if len(distinct) < 2 or not is_plausible(matrix):
+    if len(distinct) < fewest or not is_plausible(matrix):
         return None
     error = float(np.sqrt(np.mean(_errors(matrix, found)[distinct] ** 2)))
     return Geometry(

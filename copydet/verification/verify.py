@@ -18,10 +18,10 @@ from copydet.local_features.describe import QueryFeatures
 from copydet.local_features.frames import Voters
 from copydet.verification.agreement import Agreement, Picture, measure_agreement
 from copydet.verification.correspond import correspond
-from copydet.verification.geometry import Geometry, fit_geometry, place_of_surest_vote
+from copydet.verification.geometry import Geometry, fit_geometry, fit_to_surest_vote
 from copydet.verification.outline import Matrix, Points, Size, part_shown, polygon_area, shared_area
 
-_WORTH_A_LOOK = 0.4  # weight of a vote that no others join
+_WORTH_A_LOOK = 0.5  # weight of a vote that no others join
 _BELIEVED, _SURE_INLIERS = 5, 8  # inliers that say where to look; from which on the view is not asked
 
 
@@ -85,19 +85,18 @@ def verify(
     `view` maps pixels of the view that found the reference, of `view_size`, to those of `query.picture`; None: its
     place is not worth a look. `voters`: correspondences that are known already (see `correspond`).
     """
-    found = correspond(query.features, reference.records, voters)
-    geometry = fit_geometry(found, unpack_frames(reference.records))
+    found, frames = correspond(query.features, reference.records, voters), unpack_frames(reference.records)
+    geometry = fit_geometry(found, frames)
     inliers = 0 if geometry is None else geometry.inliers
     # A vote that no others join is little by itself, but it says where to look.
-    voted = place_of_surest_vote(found, _WORTH_A_LOOK) if inliers < _BELIEVED else None
+    voted = fit_to_surest_vote(found, frames, _WORTH_A_LOOK) if inliers < _BELIEVED else None
     if geometry is None and voted is None and view is None:
         return None
     size, tried = reference.size, []
-    to_units = np.linalg.inv(_from_units(query.picture.size))
-    if geometry is not None:
-        tried.append(_look(query, reference, _from_units(size) @ geometry.matrix @ to_units, geometry))
-    if voted is not None and reference.picture is not None:
-        tried.append(_look(query, reference, _from_units(size) @ voted @ to_units, None))
+    for each in (geometry, voted if reference.picture is not None else None):
+        if each is not None:
+            matrix = _from_units(size) @ each.matrix @ np.linalg.inv(_from_units(query.picture.size))
+            tried.append(_look(query, reference, matrix, each))
     if view is not None and reference.picture is not None and inliers < _SURE_INLIERS:
         tried.append(_look(query, reference, _whole_of(view_size, size) @ np.linalg.inv(view), None))
     for hypothesis in sorted(tried, key=_worth, reverse=True):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from copydet.local_features.frames import VARIANTS
 from copydet.verification.correspond import Correspondences
-from copydet.verification.geometry import fit_geometry, is_plausible, place_of_surest_vote
+from copydet.verification.geometry import fit_geometry, fit_to_surest_vote, is_plausible
 
 ROWS = 60
 
@@ -116,15 +116,18 @@ def test_of_an_enlarged_reference_features_may_be_off_by_more() -> None:
 def test_one_vote_is_a_place_if_it_has_the_weight() -> None:
     truth = similarity(0.5, 1.0, True, (0.4, 0.3))
     found = drawn(truth, True, False)
-    assert place_of_surest_vote(found, 0.4) is None
-    vote = np.zeros(ROWS, np.float32)
-    vote[7] = 0.5
-    voted = replace(found, vote=vote)
-    assert place_of_surest_vote(voted, 0.6) is None
-    place = place_of_surest_vote(voted, 0.4)
-    assert place is not None
+    alone = Correspondences(*(column[:1] for column in vars(found).values()))
+    vote = np.array([0.5], np.float32)
+    assert fit_to_surest_vote(alone, found.reference, 0.4) is None
+    assert fit_to_surest_vote(replace(alone, vote=vote), found.reference, 0.6) is None
+    geometry = fit_to_surest_vote(replace(alone, vote=vote), found.reference, 0.4)
+    assert geometry is not None
+    assert geometry.inliers == 1
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
-    assert np.abs(moved(place, moved(truth, corners)) - corners).max() < 0.02
+    assert np.abs(moved(geometry.matrix, moved(truth, corners)) - corners).max() < 0.03
+    joined = fit_to_surest_vote(replace(found, vote=np.full(ROWS, 0.5, np.float32)), found.reference, 0.4)
+    assert joined is not None
+    assert joined.inliers > 50
 
 
 def test_degenerate_transforms_are_refused() -> None:

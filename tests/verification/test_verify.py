@@ -136,7 +136,8 @@ def test_a_single_vote_says_where_to_look() -> None:
     evidence = verify(query, side, voters=voters)
     assert is_sure(evidence)
     assert evidence is not None
-    assert evidence.geometry is None
+    assert evidence.geometry is not None
+    assert evidence.geometry.inliers == 1
     assert evidence.query_overlap > 0.9
     other = reference_side(photos()[1])
     assert not is_sure(verify(query, ReferenceSide(whole.records[:1], other.original, other.see), voters=voters))
