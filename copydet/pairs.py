@@ -93,7 +93,8 @@ def _verify_pair(query: PreparedQuery, row: ImageRow, asked: Asked) -> Pair:
     view, evidence, transform = query.views[candidate.view], None, None
     if side is not None and query.side is not None:
         place = view.to_whole if asked.look else None
-        evidence = verify(query.side, side, place, query.sizes[candidate.view], candidate.part)
+        size = query.sizes[candidate.view]
+        evidence = verify(query.side, side, place, size, candidate.part, candidate.voters)
         if evidence is not None:
             transform = _full_size(evidence, query.side.picture.size, row, reference)
     plain, normalised = candidate.similarity, candidate.normalised

@@ -75,7 +75,10 @@ def _root_sift(pixels: Pixels) -> Features:
 
 
 def _root_sift_query(pixels: Pixels) -> list[Variant]:
-    return _with_mirror(pixels, lambda seen: _both(extract(seen, QUERY_COUNT, contrast=0.7, doubled=True, further=0.8)))
+    def described(seen: Pixels) -> Features:
+        return _both(extract(seen, QUERY_COUNT, contrast=0.7, doubled=True, further=0.8, favour=1.0))
+
+    return _with_mirror(pixels, described)
 
 
 def _both(found: Any) -> Features:

@@ -13,8 +13,8 @@ class PairNumbers:
 
     `similarity`, `normalised_similarity`: of the view that found the reference, or of the best one. `inliers`,
     `weight`, `possible`, `error`: see Geometry. `agreement` (median), `agreeing` (share), `blocks`, `textured`, `bend`,
-    `in_place`: see Agreement. `compared`: 1 where pixels of both images were looked at, else 0. Overlaps: what the
-    transform allows (Evidence.place_overlaps).
+    `in_place`, `tone`: see Agreement. `compared`: 1 where pixels of both images were looked at, else 0. Overlaps: what
+    the transform allows (Evidence.place_overlaps).
     """
 
     similarity: float
@@ -32,6 +32,7 @@ class PairNumbers:
     query_overlap: float
     reference_overlap: float
     compared: float
+    tone: float = 0.0
 
 
 def pair_numbers(similarity: float, normalised_similarity: float, evidence: "Evidence | None") -> PairNumbers:
@@ -54,4 +55,5 @@ def pair_numbers(similarity: float, normalised_similarity: float, evidence: "Evi
         query_overlap=0.0 if evidence is None else float(evidence.place_overlaps[0]),
         reference_overlap=0.0 if evidence is None else float(evidence.place_overlaps[1]),
         compared=float(agreement is not None),
+        tone=0.0 if agreement is None else float(agreement.tone),
     )

@@ -39,7 +39,7 @@ NUMBERS = (
     "log reference overlap",
     "whole of neither",
 )
-PIXEL_NUMBERS = ("agreement", "agreeing", "log blocks", "bend", "in place")
+PIXEL_NUMBERS = ("agreement", "agreeing", "log blocks", "bend", "in place", "tone")
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def numbers_of(pairs: Sequence[PairNumbers], names: Sequence[str]) -> NDArray[np
         "log blocks": np.log1p(columns["blocks"]),
         "bend": columns["bend"],
         "in place": columns["in_place"],
+        "tone": columns["tone"],
     }
     return np.stack([named[name] for name in names], axis=1)
 

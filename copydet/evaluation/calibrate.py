@@ -45,7 +45,8 @@ class CalibrationPairs:
     """Candidate pairs of labelled queries; all [pairs]. `query` numbers their queries.
 
     `numbers.compared` is 0 for pairs of the queries that were asked without pixels, which are marked in `blind`.
-    `missed` counts copies whose reference was not proposed, `left_out` pairs of nearly the same picture.
+    `missed` counts copies whose reference was not proposed, `left_out` pairs of nearly the same picture or pasted
+    together.
     """
 
     numbers: tuple[PairNumbers, ...]
@@ -77,7 +78,7 @@ def calibrate_descriptor(
         pairs = make_pairs(opened, sources, seed=seed, images=images, progress=progress)
         progress.note(
             f"{len(pairs.is_copy):,} pairs, {int(pairs.is_copy.sum()):,} of them copies; {pairs.missed:,} copies were "
-            f"not found, {pairs.left_out:,} pairs left out as nearly the same picture"
+            f"not found, {pairs.left_out:,} pairs left out as nearly the same picture or pasted together"
         )
     calibration = fit_pairs(pairs, population=population(pairs, sources), seed=seed)
     write_calibration(calibration, Path(folder) / "calibration.json")
@@ -138,7 +139,7 @@ def _index(folder: Path, images: Path, opened: OpenDescriptor) -> References:
 
 @dataclass(frozen=True)
 class _Labelled:
-    """`is_copy` None: nearly the same picture without being a copy."""
+    """`is_copy` None: nearly the same picture without being a copy, or one that the query was pasted onto."""
 
     numbers: PairNumbers
     similarity: float
@@ -160,7 +161,7 @@ def _ask(
         for pair in pairs:
             reference = number_of(pair.reference.image_id)
             is_copy: bool | None = asked.is_copy and reference == asked.parent
-            if reference != asked.parent and made.nearly_same(asked.parent, reference):
+            if reference in asked.others or (reference != asked.parent and made.nearly_same(asked.parent, reference)):
                 is_copy = None
             seen = pair.similarity, pair.normalised_similarity
             labelled.append(_Labelled(pair.numbers, *seen, int(row.image_id), is_copy))

@@ -11,7 +11,7 @@ most similar pairs are taken apart: one image becomes a reference, the other is 
     no copies      every other image, as it is or edited, in turn
 
 Two photographs that are nearly the same pixel by pixel (a file listed twice, frames of a still camera) are neither a
-copy nor a fair error: such pairs are left out.
+copy nor a fair error: such pairs are left out. So are a query and an image that an edit may have pasted it onto.
 """
 
 import heapq
@@ -49,12 +49,15 @@ _FEWEST = 20
 
 @dataclass(frozen=True)
 class AskedAbout:
-    """A query: what it was made from, and whether it is a copy of that (else of nothing)."""
+    """A query: what it was made from, and whether it is a copy of that (else of nothing). An edit may have pasted it
+    onto or beside the images `others`: parts of these are in it, too.
+    """
 
     image: Image
     parent: int
     is_copy: bool
     strength: str
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,10 @@ def make_population(
     queries = []
     for number, (parent, edit, is_copy) in enumerate(asked):
         host = np.random.default_rng([seed, number]).choice(everything, min(_OTHERS, len(everything)), replace=False)
-        hosts = tuple(paths[int(each)] for each in host if each != parent)
-        read = _Edited(paths[parent], edit, (seed, number), hosts)
+        hosts = tuple(int(each) for each in host if each != parent)
+        read = _Edited(paths[parent], edit, (seed, number), tuple(paths[each] for each in hosts))
         name, said = f"{number:06}", edit if is_copy or edit == OTHER_VIEW else ""
-        queries.append(AskedAbout(Image(name, name, "calibration", read), parent, is_copy, said))
+        queries.append(AskedAbout(Image(name, name, "calibration", read), parent, is_copy, said, hosts))
     return Population(folder / "references", len(references), tuple(queries), thumbnails, vectors)
 
 

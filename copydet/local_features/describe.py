@@ -18,6 +18,9 @@ QUERY_EDGE = 512  # and of a query: what was pasted into it is small there
 
 _CONTRAST, _QUERY_CONTRAST = 0.35, 0.7  # grey levels; at twice the size small features are many
 _QUERY_FEATURES, _FURTHER_DIRECTIONS = 450, 0.8
+# Small features of the picture that something was pasted into or blended with would leave no room for those of the
+# other, and what was cut out and enlarged has large ones only.
+_QUERY_FAVOUR = 1.0
 
 
 def describe_local(pixels: Pixels, count: int) -> NDArray[np.uint8]:
@@ -41,7 +44,14 @@ class QueryFeatures:
 
 def query_features(pixels: Pixels) -> QueryFeatures:
     """Local features of a query [h, w, 3], strongest first: small ones too, in all directions that they may have."""
-    found = extract(pixels, _QUERY_FEATURES, contrast=_QUERY_CONTRAST, doubled=True, further=_FURTHER_DIRECTIONS)
+    found = extract(
+        pixels,
+        _QUERY_FEATURES,
+        contrast=_QUERY_CONTRAST,
+        doubled=True,
+        further=_FURTHER_DIRECTIONS,
+        favour=_QUERY_FAVOUR,
+    )
     vectors = []
     for mirrored, negative in VARIANTS:
         descriptors = mirror(found.descriptors) if mirrored else found.descriptors

@@ -39,18 +39,19 @@ NOTHING = LocalFeatures(np.empty((0, 4), np.float32), np.empty((0, DIMENSION), n
 
 
 def extract(
-    pixels: Pixels, count: int, *, contrast: float, doubled: bool = False, further: float = 1.0
+    pixels: Pixels, count: int, *, contrast: float, doubled: bool = False, further: float = 1.0, favour: float = 0.5
 ) -> LocalFeatures:
     """Features at the `count` strongest keypoints of a picture uint8 [h, w, 3], strongest first.
 
     `contrast`: in grey levels, the least that a keypoint must have. `doubled` also finds features as small as two
     pixels. A keypoint has a further feature for each direction that reaches the share `further` of its main one.
+    `favour`: see find_keypoints.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     pyramid = build_pyramid(grey, doubled)  # type: ignore[arg-type]
     if not pyramid.octaves:
         return NOTHING
-    keypoints = find_keypoints(pyramid, count, contrast)
+    keypoints = find_keypoints(pyramid, count, contrast, favour)
     if not len(keypoints):
         return NOTHING
     keypoints, angle = _directions(pyramid, keypoints, further)

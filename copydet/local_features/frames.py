@@ -1,5 +1,7 @@
 """What two frames of features say: how one picture lies in another."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,19 @@ VARIANTS = ((False, False), (True, False), (False, True), (True, True))
 _PLACE = 0.012  # of the query's longer side: how far apart two places may be, next to the hypothesis
 _SPREAD = 0.12  # of the distance to the hypothesis: what its errors of scale and direction make of it
 _SCALE, _TURN = 0.6, 0.5  # octaves, radians
+
+
+@dataclass(frozen=True)
+class Voters:
+    """Correspondences of one reference that a search of all found and that agree; all arrays [n]: number of the
+    `variant`, features of the query (`asker`) and of the reference (`answer`), and `weight` in (0, 1]: by how much the
+    two are nearer than what else the feature of the query was near to, which a pair by itself cannot tell.
+    """
+
+    variant: NDArray[np.int64]
+    asker: NDArray[np.int64]
+    answer: NDArray[np.int64]
+    weight: NDArray[np.float64]
 
 
 def agreeing(

@@ -36,10 +36,11 @@ class Keypoints:
         return Keypoints(x[rows], y[rows], sigma[rows], strength[rows], place[rows], pixel[rows])
 
 
-def find_keypoints(pyramid: Pyramid, count: int, contrast: float) -> Keypoints:
+def find_keypoints(pyramid: Pyramid, count: int, contrast: float, favour: float = 0.5) -> Keypoints:
     """The `count` strongest keypoints with at least `contrast` grey levels, strongest first.
 
-    Strength grows with the root of the scale: large features are few, and what a small copy of the picture keeps.
+    Strength grows with the scale to the power `favour`: large features are few, and what a small copy of the picture
+    keeps.
     """
     octaves = [_extrema(levels, contrast) for levels in pyramid.octaves]
     cubes = np.concatenate([np.empty((0, 27), np.float32), *(cubes for cubes, _ in octaves)])
@@ -51,7 +52,7 @@ def find_keypoints(pyramid: Pyramid, count: int, contrast: float) -> Keypoints:
     depth = level + offset[:, 2]
     pixel = np.array(pyramid.pixel or (1.0,), np.float32)[octave]
     sigma = _floats(SIGMA * 2 ** (depth / LEVELS))
-    strength = np.abs(value) * np.sqrt(pixel * sigma)
+    strength = np.abs(value) * (pixel * sigma) ** favour
     nearest = np.clip(np.rint(depth), 1, LEVELS).astype(np.intp) - 1
     place = np.stack([octave, nearest], axis=1)
     found = Keypoints(_floats(x + offset[:, 0]), _floats(y + offset[:, 1]), sigma, strength, place, pixel)

@@ -1,18 +1,21 @@
 """Two roads, one list: the references that the views of a query find, and those that its local features vote for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from copydet.images.parts import WHOLE, Part
+from copydet.local_features.frames import Voters
 from copydet.records import ImageRow, StoredVectors, Vectors
 from copydet.search.exact import exact_similarity
 from copydet.search.merge import Merged
 from copydet.search.views import CHANCE
 from copydet.search.votes import Voted
 from copydet.shards.shard import Shard
+
+_Votes = Mapping[tuple[int, int], tuple[float, Voters | None]]  # (shard, row) -> weight and voters
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Candidate:
     `similarity` and `normalised` are those of the view, number `view` of the query's, that is the most similar after
     its background and its cost, to `part` of the reference, which costs as much as a part of the query; only the
     whole query is compared with parts. `votes` is the weight of the local features' votes, 0 where they did not propose
-    it.
+    it. `voters` are those that agree, as in Voted.
     """
 
     shard: int
@@ -31,6 +34,7 @@ class Candidate:
     similarity: float
     normalised: float
     votes: float
+    voters: Voters | None = None
     part: Part = WHOLE
 
     @property
@@ -58,7 +62,8 @@ def propose(
     for query, votes in enumerate(voted):
         shard = np.searchsorted(starts, votes.image, side="right") - 1
         rows = zip(shard.tolist(), (votes.image - starts[shard]).tolist(), strict=True)
-        weights = dict(zip(rows, votes.weight.tolist(), strict=True))
+        of_votes = zip(votes.weight.tolist(), votes.voters, strict=True)
+        weights: _Votes = dict(zip(rows, of_votes, strict=True))
         used = merged.row[query] >= 0
         by_view = zip(merged.shard[query, used].tolist(), merged.row[query, used].tolist(), strict=True)
         places = list(dict.fromkeys([*by_view, *weights]))
@@ -87,7 +92,7 @@ def _look_at(
     background: NDArray[np.float32],
     cost: NDArray[np.float32],
     places: Sequence[tuple[int, int]],
-    weights: dict[tuple[int, int], float],
+    weights: _Votes,
 ) -> list[Candidate]:
     if not places:
         return []
@@ -111,7 +116,7 @@ def _look_at(
                 int(view),
                 float(similarity[at]),
                 float(normalised[at]),
-                weights.get((shard, row), 0.0),
+                *weights.get((shard, row), (0.0, None)),
                 _part(shards[shard], int(part)),
             )
         )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from copydet.local_features.codes import Codec, code_bytes, list_numbers, unpack_frames
 from copydet.local_features.describe import QueryFeatures
-from copydet.local_features.frames import VARIANTS, agreeing
+from copydet.local_features.frames import VARIANTS, Voters, agreeing
 from copydet.local_features.pyramid import Floats
 from copydet.shards.local import StoredLocal
 
@@ -31,10 +31,14 @@ _MOST_VOTES = 150  # for one reference in one variant: more say nothing new, and
 
 @dataclass(frozen=True)
 class Voted:
-    """References that local features propose, best first: `image` int64 [n] counts through all shards, `weight` [n]."""
+    """References that local features propose, best first: `image` int64 [n] counts through all shards, `weight` [n].
+
+    `voters`: for each the votes that agree.
+    """
 
     image: NDArray[np.int64]
     weight: NDArray[np.float64]
+    voters: tuple[Voters, ...] = ()
 
 
 NO_VOTES = Voted(np.empty(0, np.int64), np.empty(0))
@@ -53,6 +57,7 @@ class LocalLists:
         self.images = sum(map(len, counts))
         per_image = np.concatenate([np.empty(0, np.int64), *counts])
         self._image = np.repeat(np.arange(self.images), per_image)  # of each feature
+        self._first = np.cumsum(per_image) - per_image  # feature of each image
         self._starts = np.cumsum([0, *map(len, self._records)])
 
     @cached_property
@@ -83,13 +88,18 @@ class LocalLists:
         """The `count` references that most of the query's features agree on; `selected` bool [images] or all."""
         votes = self._votes(query, selected)
         if not len(votes.feature):
-            return Voted(np.empty(0, np.int64), np.empty(0))
-        weight = _company(votes, unpack_frames(self._gather(votes.feature)), query.frames)
-        best = np.zeros(self.images)
-        np.maximum.at(best, self._image[votes.feature], weight)
-        order = np.argsort(-best, kind="stable")[:count]
-        order = order[best[order] > 0]
-        return Voted(order, best[order])
+            return NO_VOTES
+        frames = unpack_frames(self._gather(votes.feature))
+        weight, image = _company(votes, frames, query.frames), self._image[votes.feature]
+        heaviest_first = np.argsort(-weight, kind="stable")
+        heaviest = heaviest_first[np.unique(image[heaviest_first], return_index=True)[1]]  # vote of each image
+        heaviest = heaviest[np.argsort(-weight[heaviest], kind="stable")[:count]]
+        voters = []
+        for vote in heaviest:
+            rows = _agreeing_with(int(vote), votes, frames, query.frames)
+            answer = votes.feature[rows] - self._first[image[vote]]
+            voters.append(Voters(votes.variant[rows], votes.asker[rows], answer, votes.weight[rows]))
+        return Voted(image[heaviest], weight[heaviest], tuple(voters))
 
     def _votes(self, query: QueryFeatures, selected: NDArray[np.bool_] | None) -> "_Votes":
         parameters = None
@@ -196,3 +206,12 @@ def _company(votes: _Votes, references: Floats, queries: Floats) -> NDArray[np.f
     mirrored, negative = variants[votes.variant].T
     agrees = agreeing(queries[votes.asker], references, mirrored, negative, seed, other)
     return np.bincount(seed, votes.weight[other] * agrees, len(votes.group)).astype(np.float64)
+
+
+def _agreeing_with(vote: int, votes: _Votes, references: Floats, queries: Floats) -> NDArray[np.int64]:
+    """The votes of its group that agree with it, itself among them: their rows."""
+    start, end = np.searchsorted(votes.group, [votes.group[vote], votes.group[vote] + 1])
+    rows = np.arange(start, end)
+    mirrored, negative = np.array(VARIANTS)[votes.variant[rows]].T
+    seed = np.array(vote - start)
+    return rows[agreeing(queries[votes.asker[rows]], references[rows], mirrored, negative, seed, rows - start)]

@@ -23,6 +23,7 @@ from copydet.local_features.describe import (
     _CONTRAST,
     _FURTHER_DIRECTIONS,
     _QUERY_CONTRAST,
+    _QUERY_FAVOUR,
     _QUERY_FEATURES,
     LOCAL_EDGE,
     QUERY_EDGE,
@@ -177,7 +178,8 @@ def of_reference(pixels: Pixels) -> LocalFeatures:
 def of_query(pixels: Pixels) -> LocalFeatures:
     """What query_features projects of an image of any size."""
     pixels, contrast = resize_pixels(pixels, Resize("long_edge", QUERY_EDGE)), _QUERY_CONTRAST
-    return extract(pixels, _QUERY_FEATURES, contrast=contrast, doubled=True, further=_FURTHER_DIRECTIONS)
+    further, favour = _FURTHER_DIRECTIONS, _QUERY_FAVOUR
+    return extract(pixels, _QUERY_FEATURES, contrast=contrast, doubled=True, further=further, favour=favour)
 
 
 def between_frames(homography: Matrix, reference: tuple[int, ...], query: tuple[int, ...]) -> Matrix:

@@ -36,6 +36,7 @@ MOST_BEND = 3.0
 _STRAIGHT, _MOST_INLIERS = 0.45, 0.85  # bend that a part may have; share of the inliers that it must hold
 _NEARLY_ALL, _MANY_BLOCKS, _MOVED = 0.8, 40, 0.7  # share that agrees, blocks, and bend where a closer look is taken
 _FEWEST_BLOCKS, _FEWEST_TO_BEND = 4, 6
+_TONES = 16
 _LITTLE = 1e-6 * np.eye(3)  # where centres lie in a line
 _NOTHING_VISIBLE = 64.0  # square pixels of either picture
 
@@ -48,7 +49,8 @@ class Agreement:
     correlation of the blocks is without any shift, sign and all: what another picture was blended into is little alike
     anywhere, but everywhere in the same way. All are of `part`, the box in pixels of the reference that holds what
     agrees; None: all that overlaps. `everywhere`: the share that agrees of all blocks. `matrix`: query -> reference
-    pixels, mended.
+    pixels, mended. `tone`: how much of the query's variance a function of the reference's grey explains, 0 to 1: what
+    was solarised, reduced to few tones or inverted in part correlates with nothing, but each grey has become one grey.
 
     Where there is nothing to compare: all 0, the matrix as it was, and the most bend.
     """
@@ -62,6 +64,7 @@ class Agreement:
     in_place: float = 0.0
     everywhere: float = 0.0
     part: Box | None = None
+    tone: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,26 @@ def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, in
     seen = np.zeros((height, width), np.float32)
     cv2.fillConvexPoly(seen, np.rint(apply(to_canvas, in_reference)).astype(np.int32), 1.0)
     found = _correlate(one, other, seen)
-    return nothing if found is None else _summed_up(found, to_canvas, (width, height), matrix, inliers)
+    if found is None:
+        return nothing
+    agreement = _summed_up(found, to_canvas, (width, height), matrix, inliers)
+    if agreement.part is not None:
+        left, top, right, bottom = np.rint(apply(to_canvas, np.reshape(agreement.part, (2, 2)))).astype(int).ravel()
+        inside = slice(max(top, 0), bottom + 1), slice(max(left, 0), right + 1)
+        one, other, seen = one[inside], other[inside], seen[inside]
+    return replace(agreement, tone=_tone(one[seen > 0], other[seen > 0]))
+
+
+def _tone(one: Floats, other: Floats) -> float:
+    """The correlation ratio of two lists of greys (Roche et al., MICCAI 1998, section 2): the share of the variance of
+    `other` that lies between the pixels of different levels in `one`.
+    """
+    if not len(one) or other.std() < 1 or one.std() < 1:
+        return 0.0
+    level = ((one - one.min()) * (_TONES / (np.ptp(one) + 1))).astype(np.intp)
+    count = np.bincount(level, minlength=_TONES)
+    total = np.bincount(level, other - other.mean(), _TONES)
+    return float(total @ (total / np.maximum(count, 1)) / (len(one) * other.var(dtype=np.float64)))
 
 
 def _draw(picture: Picture, to_canvas: Matrix, size: tuple[int, int]) -> Floats:

@@ -16,6 +16,7 @@ from copydet.verification.correspond import Correspondences
 Matrix = NDArray[np.float64]
 
 _LOOSE, _TIGHT = 0.02, 0.009  # of the query's longer side: errors that a fit and an inlier may have
+_ENLARGED = 2.0  # times; beyond, errors in the reference are larger than those in the query
 _SAME = 0.006  # of the longer side: two features nearer than this are one
 _FEWEST = 3  # correspondences: two agree by chance in nearly every pair
 _FEWEST_AFFINE, _FEWEST_HOMOGRAPHY = 5, 12
@@ -52,14 +53,25 @@ def fit_geometry(found: Correspondences, reference_frames: NDArray[np.float32]) 
     fits = agreeing(found.query, found.reference, found.mirrored, found.negative, number[:, None], number)
     fits &= found.mirrored[:, None] == found.mirrored
     clash = _clash(found)
-    company = fits @ found.weight
+    company = np.where(fits.sum(axis=1) >= _FEWEST, fits @ np.maximum(found.weight, found.vote), 0)
     for best in np.argsort(-company, kind="stable")[:3]:
-        if fits[best].sum() < _FEWEST:
+        if not company[best]:
             break
         geometry = _refine(found, clash, reference_frames, int(best), fits[best])
         if geometry is not None:
             return geometry
     return None
+
+
+def fit_to_surest_vote(found: Correspondences, reference_frames: NDArray[np.float32], least: float) -> Geometry | None:
+    """The transform that the heaviest vote stands for, refined by those that agree with it, if any do; None where no
+    vote has the weight `least`.
+    """
+    if found.vote.max(initial=0.0) < least:
+        return None
+    seed, number = found.vote.argmax(), np.arange(len(found))
+    fits = agreeing(found.query, found.reference, found.mirrored, found.negative, np.array(seed), number)
+    return _refine(found, _clash(found), reference_frames, int(seed), fits, fewest=1)
 
 
 def _refine(
@@ -68,6 +80,7 @@ def _refine(
     reference_frames: NDArray[np.float32],
     seed: int,
     fits: NDArray[np.bool_],
+    fewest: int = 2,
 ) -> Geometry | None:
     same = found.mirrored == found.mirrored[seed]
     matrix = _similarity(found, seed)
@@ -77,11 +90,11 @@ def _refine(
         if len(distinct) >= _FEWEST_AFFINE:
             fitted = _affine(found, distinct)
             matrix = matrix if fitted is None else fitted
-        kept = same & (_errors(matrix, found) < within) & _frames_fit(matrix, found)
+        kept = same & (_errors(matrix, found) < within * _enlarged(matrix)) & _frames_fit(matrix, found)
     if len(_distinct(clash, np.flatnonzero(kept))) >= _FEWEST_HOMOGRAPHY:
         matrix, kept = _homography(found, clash, matrix, same, kept)
     distinct = _distinct(clash, np.flatnonzero(kept))
-    if len(distinct) < 2 or not is_plausible(matrix):
+    if len(distinct) < fewest or not is_plausible(matrix):
         return None
     error = float(np.sqrt(np.mean(_errors(matrix, found)[distinct] ** 2)))
     return Geometry(
@@ -153,6 +166,11 @@ def _errors(matrix: Matrix, found: Correspondences) -> NDArray[np.float64]:
     moved = np.column_stack([found.reference[:, :2], np.ones(len(found))]) @ matrix.T
     depth = np.where(np.abs(moved[:, 2:]) > 1e-9, moved[:, 2:], 1e-9)
     return np.asarray(np.linalg.norm(moved[:, :2] / depth - found.query[:, :2], axis=1))
+
+
+def _enlarged(matrix: Matrix) -> float:
+    """How much larger errors may be because they are errors in the reference, seen at the query's size."""
+    return max(float(np.sqrt(abs(np.linalg.det(matrix[:2, :2])))) / _ENLARGED, 1.0)
 
 
 def _frames_fit(matrix: Matrix, found: Correspondences) -> NDArray[np.bool_]:

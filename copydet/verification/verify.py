@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from copydet.images.parts import WHOLE, Part
 from copydet.local_features.codes import unpack_frames
 from copydet.local_features.describe import QueryFeatures
+from copydet.local_features.frames import Voters
 from copydet.verification.agreement import Agreement, Picture, measure_agreement
 from copydet.verification.correspond import correspond
-from copydet.verification.geometry import Geometry, fit_geometry
+from copydet.verification.geometry import Geometry, fit_geometry, fit_to_surest_vote
 from copydet.verification.outline import Matrix, Points, Shares, Size, part_shown, polygon_area, shared_area
 
+_WORTH_A_LOOK = 0.5  # weight of a vote that no others join
 _BELIEVED, _SURE_INLIERS = 5, 8  # inliers that say where to look; from which on the view is not asked
 
 
@@ -87,22 +89,27 @@ def verify(
     view: Matrix | None = None,
     view_size: Size = (0, 0),
     part: Part = WHOLE,
+    voters: Voters | None = None,
 ) -> Evidence | None:
     """The best evidence that the query shows the reference, or None where nothing suggests a place for it.
 
     `view` maps pixels of the view that found the reference, or that `part` of it, of `view_size`, to those of
-    `query.picture`; None: its place is not worth a look.
+    `query.picture`; None: its place is not worth a look. `voters`: correspondences that are known already (see
+    `correspond`).
     """
-    found = correspond(query.features, reference.records)
-    geometry = fit_geometry(found, unpack_frames(reference.records))
-    if geometry is None and view is None:
+    found, frames = correspond(query.features, reference.records, voters), unpack_frames(reference.records)
+    geometry = fit_geometry(found, frames)
+    inliers = 0 if geometry is None else geometry.inliers
+    # A vote that no others join is little by itself, but it says where to look.
+    voted = fit_to_surest_vote(found, frames, _WORTH_A_LOOK) if inliers < _BELIEVED else None
+    if geometry is None and voted is None and view is None:
         return None
-    size = reference.size
-    tried = []
-    if geometry is not None:
-        matrix = _from_units(size) @ geometry.matrix @ np.linalg.inv(_from_units(query.picture.size))
-        tried.append(_look(query, reference, matrix, geometry))
-    if view is not None and reference.picture is not None and (geometry is None or geometry.inliers < _SURE_INLIERS):
+    size, tried = reference.size, []
+    for each in (geometry, voted if reference.picture is not None else None):
+        if each is not None:
+            matrix = _from_units(size) @ each.matrix @ np.linalg.inv(_from_units(query.picture.size))
+            tried.append(_look(query, reference, matrix, each))
+    if view is not None and reference.picture is not None and inliers < _SURE_INLIERS:
         tried.append(_look(query, reference, _laid_on(part, size, view_size) @ np.linalg.inv(view), None))
     for hypothesis in sorted(tried, key=_worth, reverse=True):
         evidence = _evidence(hypothesis, query.picture.size, size)

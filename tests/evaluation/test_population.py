@@ -71,6 +71,13 @@ def test_a_query_can_be_read_again_and_is_what_it_says(made: Population, pool_fo
     assert decode(plain.image.read(), Resize("none")).pixels.ndim == 3
 
 
+def test_a_query_knows_what_it_may_have_been_pasted_onto(made: Population) -> None:
+    for asked in made.queries:
+        assert asked.others
+        assert asked.parent not in asked.others
+        assert {f"{number:06}.png" for number in asked.others} == {path.name for path in asked.image.read.hosts}  # type: ignore[attr-defined]
+
+
 def test_the_same_seed_asks_the_same(runtime: Runtime, pool_folder: Path, made: Population, tmp_path: Path) -> None:
     again, other = (make(runtime, pool_folder, tmp_path / str(seed), seed=seed) for seed in (0, 1))
     as_asked = [(query.parent, query.strength, query.image.read()) for query in made.queries]

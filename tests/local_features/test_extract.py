@@ -86,3 +86,9 @@ def test_a_query_without_features_has_none_in_any_variant(shape: tuple[int, int]
     features = query_features(np.full((*shape, 3), 128, np.uint8))
     assert features.frames.shape == (0, 4)
     assert features.vectors.shape[:2] == (4, 0)
+
+
+def test_more_favour_for_scale_takes_larger_features_of_the_same_picture() -> None:
+    some, large = (extract(photo(), 15, contrast=0.35, favour=favour) for favour in (0.5, 1.0))
+    assert len(some) == len(large) == 15
+    assert large.frames[:, 2].mean() > 1.1 * some.frames[:, 2].mean()

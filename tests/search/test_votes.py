@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
 from copydet.images.edits import EDITS
-from copydet.local_features.codes import shipped_codec
+from copydet.local_features.codes import shipped_codec, unpack_frames
 from copydet.local_features.describe import QueryFeatures, describe_local, query_features
 from copydet.records import Pixels
 from copydet.search.votes import LocalLists, _nearest, _table
@@ -63,6 +63,17 @@ def test_a_small_paste_is_found_among_distractors() -> None:
     assert (np.diff(voted.weight) <= 0).all()
 
 
+def test_those_who_voted_say_where_the_reference_is() -> None:
+    voted = lists(len(records())).vote(pasted(), 5)
+    voters = voted.voters[voted.image.tolist().index(PASTED)]
+    frames = unpack_frames(records()[PASTED])[voters.answer]
+    there = (frames[:, :2] * 320 * 0.4 + [300, 120]) / 512
+    assert len(voters.asker) > 5
+    assert (voters.variant == 0).all()
+    assert (np.linalg.norm(pasted().frames[voters.asker, :2] - there, axis=1) < 0.03).all()
+    assert [each.weight.sum() for each in voted.voters] == pytest.approx(voted.weight)
+
+
 @pytest.mark.parametrize("edit", ["hflip", "invert", "quarter_turn", "cut_side"])
 def test_copies_turned_mirrored_or_inverted_get_the_most_votes(edit: str) -> None:
     copy = EDITS[edit](references()[PASTED], 0.5, np.random.default_rng(1)).pixels
@@ -89,6 +100,8 @@ def test_the_votes_do_not_depend_on_how_references_are_split_into_shards() -> No
         split = lists(*parts).vote(pasted(), 20)
         assert np.array_equal(split.image, whole.image)
         assert np.allclose(split.weight, whole.weight)
+        here, there = ([sorted(zip(v.asker, v.answer, strict=True)) for v in each.voters] for each in (whole, split))
+        assert here == there
 
 
 def test_no_features_on_either_side_give_no_votes() -> None:

@@ -38,6 +38,20 @@ def test_a_copy_agrees_and_another_picture_does_not(edit: str) -> None:
         assert found.bend < other.bend
 
 
+@pytest.mark.parametrize("edit", ["solarise", "posterise", "invert", "threshold"])
+def test_tones_explain_each_other_whatever_became_of_them(edit: str) -> None:
+    for number in range(4):
+        if edit in EDITS:
+            copy = EDITS[edit](photos()[number], 0.5, np.random.default_rng(2)).pixels
+        else:
+            copy = np.where(photos()[number] > 110, np.uint8(255), np.uint8(0))
+        found = measure_agreement(to_grey(copy), grey(number), np.eye(3), np.zeros((5, 2)))
+        other = measure_agreement(to_grey(copy), grey(number + 1), np.eye(3), np.zeros((5, 2)))
+        assert found.tone > 0.5
+        assert other.tone < found.tone - 0.3
+        assert other.tone >= 0
+
+
 @pytest.mark.parametrize("away", [(3.0, 0.0), (-4.0, 2.0), (0.0, 5.0)])
 def test_a_transform_that_is_a_little_off_is_mended(away: tuple[float, float]) -> None:
     found = measure_agreement(grey(0), grey(0), shifted(*away))

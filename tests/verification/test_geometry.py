@@ -1,12 +1,14 @@
 """Transforms from correspondences whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from copydet.local_features.frames import VARIANTS
 from copydet.verification.correspond import Correspondences
-from copydet.verification.geometry import fit_geometry, is_plausible
+from copydet.verification.geometry import fit_geometry, fit_to_surest_vote, is_plausible
 
 ROWS = 60
 
@@ -30,7 +32,8 @@ def drawn(truth: NDArray[np.float64], mirrored: bool, negative: bool, wrong: int
     weight = np.concatenate([np.full(wrong, 0.9), np.full(ROWS - wrong, 0.5)]).astype(np.float32)
     number = np.arange(ROWS)
     flags = np.full(ROWS, mirrored), np.full(ROWS, negative)
-    return Correspondences(query.astype(np.float32), reference.astype(np.float32), weight, *flags, number, number)
+    frames = query.astype(np.float32), reference.astype(np.float32)
+    return Correspondences(*frames, weight, *flags, number, number, np.zeros(ROWS, np.float32))
 
 
 def moved(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -79,9 +82,7 @@ def test_pairs_that_agree_on_nothing_give_few_inliers_or_none() -> None:
 def test_one_place_counted_often_is_one_inlier() -> None:
     found = drawn(np.eye(3), False, False)
     same = np.zeros(ROWS, np.intp)
-    burst = Correspondences(
-        found.query[same], found.reference, found.weight, found.mirrored, found.negative, same, found.answer
-    )
+    burst = replace(found, query=found.query[same], asker=same)
     geometry = fit_geometry(burst, burst.reference)
     assert geometry is None or geometry.inliers < 2
 
@@ -89,12 +90,44 @@ def test_one_place_counted_often_is_one_inlier() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_fewer_than_two_pairs_give_no_transform(count: int) -> None:
     found = drawn(np.eye(3), False, False)
-    few = Correspondences(
-        *(column[:count] for column in (found.query, found.reference, found.weight, found.mirrored, found.negative)),
-        found.asker[:count],
-        found.answer[:count],
-    )
+    few = Correspondences(*(column[:count] for column in vars(found).values()))
     assert fit_geometry(few, few.reference) is None
+
+
+def test_a_heavy_pair_that_stands_alone_hides_no_three_that_agree() -> None:
+    found = drawn(np.eye(3), False, False, wrong=ROWS - 5)
+    weight = np.where(np.arange(ROWS) < ROWS - 5, 1.0, 0.05).astype(np.float32)
+    geometry = fit_geometry(replace(found, weight=weight), found.reference)
+    assert geometry is not None
+    assert np.allclose(geometry.matrix, np.eye(3), atol=0.05)
+
+
+def test_of_an_enlarged_reference_features_may_be_off_by_more() -> None:
+    truth = similarity(6.0, 0.0, False, (-2.0, -2.0))
+    found = drawn(truth, False, False)
+    rng = np.random.default_rng(4)
+    moved_little = found.reference.copy()
+    moved_little[:, :2] += rng.uniform(-0.0025, 0.0025, (ROWS, 2)).astype(np.float32)
+    geometry = fit_geometry(replace(found, reference=moved_little), found.reference)
+    assert geometry is not None
+    assert geometry.inliers > ROWS / 2
+
+
+def test_one_vote_is_a_place_if_it_has_the_weight() -> None:
+    truth = similarity(0.5, 1.0, True, (0.4, 0.3))
+    found = drawn(truth, True, False)
+    alone = Correspondences(*(column[:1] for column in vars(found).values()))
+    vote = np.array([0.5], np.float32)
+    assert fit_to_surest_vote(alone, found.reference, 0.4) is None
+    assert fit_to_surest_vote(replace(alone, vote=vote), found.reference, 0.6) is None
+    geometry = fit_to_surest_vote(replace(alone, vote=vote), found.reference, 0.4)
+    assert geometry is not None
+    assert geometry.inliers == 1
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
+    assert np.abs(moved(geometry.matrix, moved(truth, corners)) - corners).max() < 0.03
+    joined = fit_to_surest_vote(replace(found, vote=np.full(ROWS, 0.5, np.float32)), found.reference, 0.4)
+    assert joined is not None
+    assert joined.inliers > 50
 
 
 def test_degenerate_transforms_are_refused() -> None:

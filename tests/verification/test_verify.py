@@ -7,6 +7,8 @@ from photos import photos
 from sides import compare, query_side, reference_side, worst_corner
 
 from copydet.images.edits import EDITS
+from copydet.local_features.frames import Voters
+from copydet.verification.correspond import correspond
 from copydet.verification.verify import Evidence, ReferenceSide, verify
 
 PLACED = ["crop", "pad", "paste", "cut_side", "border", "hflip", "caption", "shrink", "stretch", "rotate", "affine"]
@@ -136,3 +138,21 @@ def test_of_a_pasted_crop_only_the_part_that_was_pasted_is_told() -> None:
     whole = compare(reference, reference)
     assert whole is not None
     assert whole.part is None
+
+
+def test_a_single_vote_says_where_to_look() -> None:
+    query, whole = query_side(photos()[0]), reference_side(photos()[0])
+    side = ReferenceSide(whole.records[:1], whole.original, whole.see)
+    first = correspond(query.features, side.records)
+    variant = first.mirrored[:1] + 2 * first.negative[:1]
+    voters = Voters(variant.astype(np.int64), first.asker[:1], first.answer[:1], np.array([0.8]))
+    assert verify(query, side) is None
+    evidence = verify(query, side, voters=voters)
+    assert is_sure(evidence)
+    assert evidence is not None
+    assert evidence.geometry is not None
+    assert evidence.geometry.inliers == 1
+    assert evidence.query_overlap > 0.9
+    other = reference_side(photos()[1])
+    assert not is_sure(verify(query, ReferenceSide(whole.records[:1], other.original, other.see), voters=voters))
+    assert verify(query, ReferenceSide(whole.records[:1], whole.original, lambda: None), voters=voters) is None
