@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_EACH_ROAD = 10  # candidates that views and votes may propose, or more where more are asked for
+_CANDIDATES = 10  # of a query, or more where more are asked for
+_OF_VOTES = 0.6  # share of them that votes propose, if they have so many; the views propose the others
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def find_pairs(
         opened.gpu_codes.clone(references.shards, progress.note)
     local = options.verify or options.votes
     work = partial(prepare, resize=opened.descriptor.resize, level=options.views, local=local)
-    threads, count = options.workers or usable_cpus(), max(options.top_k, _EACH_ROAD)
+    threads, count = options.workers or usable_cpus(), max(options.top_k, _CANDIDATES)
     processes = Workers(threads)
     batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work), processes)
 
@@ -282,7 +283,7 @@ def _load(
 def _voted(
     prepared: Sequence[PreparedQuery], references: References, options: MatchOptions, pool: ThreadPoolExecutor
 ) -> list[Voted]:
-    count = max(options.top_k, _EACH_ROAD)
+    count = round(_OF_VOTES * max(options.top_k, _CANDIDATES))
 
     def vote(each: PreparedQuery) -> Voted:
         if each.side is None or not options.votes:
@@ -300,7 +301,7 @@ def _candidates(
     voted: Sequence[Voted],
     count: int,
 ) -> list[list[Candidate]]:
-    """The candidates of each query by both roads; `views` of each, `vectors` of all their views."""
+    """The `count` candidates of each query, by both roads; `views` of each, `vectors` of all their views."""
     offsets = view_offsets(views)
     cost = np.array([view.cost for each in views for view in each], np.float32)
     background = background_similarity(vectors, opened.bank)
@@ -317,7 +318,7 @@ def _candidates(
         each=references.each,
     )
     merged = merge_views(found, background + cost, offsets, count, reference_cost)
-    return propose(references.shards, vectors, background, cost, offsets, merged, voted)
+    return propose(references.shards, vectors, background, cost, offsets, merged, voted, count)
 
 
 def _pairs_of_vectors(

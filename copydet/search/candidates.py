@@ -51,8 +51,9 @@ def propose(
     offsets: NDArray[np.int64],
     merged: Merged,
     voted: Sequence[Voted],
+    count: int,
 ) -> list[list[Candidate]]:
-    """The candidates of each query: those of `merged` in their order, then what only `voted` proposes.
+    """The candidates of each query, `count` at most: all that `voted` proposes, and the best of `merged` beside them.
 
     `vectors` float32 [views, d], `background` similarity and `cost` [views] are of all queries' views, those of query q
     from offsets[q] on.
@@ -66,7 +67,7 @@ def propose(
         weights: _Votes = dict(zip(rows, of_votes, strict=True))
         used = merged.row[query] >= 0
         by_view = zip(merged.shard[query, used].tolist(), merged.row[query, used].tolist(), strict=True)
-        places = list(dict.fromkeys([*by_view, *weights]))
+        places = list(dict.fromkeys([*weights, *by_view]))[:count]
         views = slice(int(offsets[query]), int(offsets[query + 1]))
         proposed.append(_look_at(shards, vectors[views], background[views], cost[views], places, weights))
     return proposed
