@@ -188,10 +188,13 @@ def _clash(found: Correspondences) -> NDArray[np.bool_]:
 
 def _distinct(clash: NDArray[np.bool_], rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """The surest of the correspondences `rows` that do not clash."""
+    free = np.zeros(len(clash), np.bool_)
+    free[rows] = True
     chosen = []
-    while len(rows):
-        chosen.append(rows[0])
-        rows = rows[~clash[rows[0], rows]]
+    for row in rows.tolist():
+        if free[row]:
+            chosen.append(row)
+            np.greater(free, clash[row], out=free)
     return np.array(chosen, np.intp)
 
 
