@@ -9,6 +9,8 @@ import random
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,17 +182,10 @@ def make_right(index: Path, path: Path) -> None:
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("name", FILES[2:])
 def test_a_strange_file_with_the_right_checksum_crashes_nothing(
-    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: int
+    whole: Whole, tmp_path: Path, name: str, count: int
 ) -> None:
-    monkeypatch.setattr(retrieval, "_SCAN_ROWS", 0)
-    rng, ends = random.Random(name), set()
     index = Path(shutil.copytree(whole.index, tmp_path / "index"))
-    changed = {path_of(index, each): path_of(index, each).read_bytes() for each in ("CURRENT", "snapshot", name)}
-    path = path_of(index, name)
-    for _ in range(count):
-        for each, data in changed.items():
-            each.write_bytes(data)
-        path.write_bytes(mutate(changed[path], rng))
-        make_right(index, path)
-        ends.add(in_a_child(lambda: answer(index)))
-    assert ends <= {"done", "refused"}
+    command = [sys.executable, str(Path(__file__).with_name("strange_child.py")), str(index), name, str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= {"done", "refused"}
+    assert "refused" in done.stdout or name == "descriptors.f16"  # any two bytes are a number
