@@ -64,7 +64,7 @@ def main() -> None:
         **{name: against_chance(done[name]) for name in ("generated", "held-out", "unseen")},
     }
     (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    chance, _ = nearest_others(TrainingSet(seen.for_jobs()[0]), SAMPLE, 0, Silent())
+    chance, _ = nearest_others(TrainingSet(seen.references()), SAMPLE, 0, Silent())
     plot(output, done, results, chance)
     print(json.dumps(results, indent=1))
 
