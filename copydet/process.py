@@ -26,7 +26,12 @@ MALLOC = {
 
 def prepare_process() -> dict[str, str]:
     """Make the settings above where the user has not; return each by name with its value or why it is not set."""
-    made = {name: os.environ.setdefault(name, value) for name, value in (OPENMP | BLAS).items()}
+    made = {name: os.environ.setdefault(name, value) for name, value in OPENMP.items()}
+    for name, value in BLAS.items():
+        if "numpy" in sys.modules and name not in os.environ:
+            made[name] = "not set: NumPy is loaded already"  # a worker would take it, and its sums would differ
+        else:
+            made[name] = os.environ.setdefault(name, value)
     return made | prepare_worker()
 
 
