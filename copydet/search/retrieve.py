@@ -4,7 +4,7 @@ Codes only propose: what is returned was scored again from the stored float16 de
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -112,30 +112,8 @@ def retrieve(
     found = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
     step = _SCAN_QUERIES if exact and scan is None else _SEARCH_QUERIES
     scan, search, candidates = scan or scan_rows, search or search_codes, max(candidates, k)
-    for first in range(0, len(queries), step):
-        block = queries[first : first + step]
-        lists = _propose(each, starts, block, k, nprobe, candidates, everything, scan, search)
-        if not exact:
-            lists = _rescore(shards, starts, block, lists)
-        _place(found, first, best_of(lists, k), starts)
-    return found
-
-
-def _propose(
-    each: Each,
-    starts: NDArray[np.int64],
-    queries: Vectors,
-    k: int,
-    nprobe: int | None,
-    candidates: int,
-    everything: bool,
-    scan: Scan,
-    search: CodeSearch,
-) -> Nearest:
-    """The best of all shards: k where all are scanned exactly, else `candidates` by code."""
     task = partial(
         _search_shard,
-        queries=queries,
         k=k,
         nprobe=nprobe,
         candidates=candidates,
@@ -143,8 +121,19 @@ def _propose(
         scan=scan,
         search=search,
     )
-    lists = Nearest(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0)))
-    for proposed, start in zip(each(task), starts[:-1], strict=True):
+    for first in range(0, len(queries), step):
+        block = queries[first : first + step]
+        lists = _merged(each(partial(task, queries=block)), starts, len(block), candidates)
+        if not exact:
+            lists = _rescore(shards, starts, block, lists)
+        _place(found, first, best_of(lists, k), starts)
+    return found
+
+
+def _merged(proposals: Iterator[Nearest], starts: NDArray[np.int64], queries: int, candidates: int) -> Nearest:
+    """What the shards propose, as numbers of images over all of them, and no more than `candidates` of each query."""
+    lists = Nearest(np.empty((queries, 0), np.int64), np.empty((queries, 0)))
+    for proposed, start in zip(proposals, starts[:-1], strict=True):
         number = np.where(proposed.number == NOWHERE, NOWHERE, proposed.number + start)
         lists = Nearest(
             np.concatenate([lists.number, number], axis=1),
@@ -165,6 +154,7 @@ def _search_shard(
     scan: Scan,
     search: CodeSearch,
 ) -> Nearest:
+    """The best of one shard: k where it is scanned exactly, else `candidates` by code."""
     shard, mask = part[0], None if part[1] is None or part[1].all() else part[1]
     if everything or _is_scanned(shard):
         return scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
