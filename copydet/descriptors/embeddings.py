@@ -57,7 +57,7 @@ def array_embeddings(vectors: NDArray[Any]) -> Iterator[Image]:
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
         raise UsageError(f"expected floats [n, dimension], got {vectors.dtype} {list(vectors.shape)}")
     names = (f"queries[{row}]" for row in range(len(vectors)))
-    return (Image(name, name, "memory", _held(vector)) for name, vector in zip(names, vectors, strict=True))
+    return (Image(name, name, "memory", held) for name, held in zip(names, _held(vectors), strict=True))
 
 
 def embedding_dimension(specs: Sequence[str]) -> int:
@@ -80,8 +80,7 @@ def read_vectors(images: Iterable[Image], dimension: int, batch_size: int = _ROW
     """
     listed = iter(images)
     while group := list(islice(listed, batch_size)):
-        vectors = np.zeros((len(group), dimension), np.float32)
-        problems = [_fill(line, image) for line, image in zip(vectors, group, strict=True)]
+        vectors, problems = _read_group(group, dimension)
         rows = [
             ImageRow(
                 image.image_id,
@@ -97,18 +96,27 @@ def read_vectors(images: Iterable[Image], dimension: int, batch_size: int = _ROW
         yield Described(rows, ok, _of_length_1(vectors[ok]))
 
 
-def _fill(line: NDArray[np.float32], image: Image) -> str:
-    """Copy the image's vector to `line`; what is wrong with it, or nothing."""
-    try:
-        vector = np.frombuffer(image.read(), np.float32)
-    except ImageProblem as problem:
-        return problem.message
-    if len(vector) != len(line):
-        return f"the vector has {len(vector)} dimensions, {len(line)} are needed"
-    line[:] = vector
-    if not np.isfinite(line).all():
-        return "the vector holds a number that is not finite"
-    return "" if line.any() else "the vector is zero"
+def _read_group(group: Sequence[Image], dimension: int) -> tuple[Vectors, list[str]]:
+    """The images' vectors, zero where there is none, and what is wrong with each, or nothing."""
+    vectors = np.zeros((len(group), dimension), np.float32)
+    problems = [""] * len(group)
+    read: dict[int, bytes] = {}
+    for number, image in enumerate(group):
+        try:
+            read[number] = image.read()
+        except ImageProblem as problem:
+            problems[number] = problem.message
+            continue
+        if len(read[number]) != vectors.itemsize * dimension:
+            found = len(read.pop(number)) // vectors.itemsize
+            problems[number] = f"the vector has {found} dimensions, {dimension} are needed"
+    vectors[list(read)] = np.frombuffer(b"".join(read.values()), np.float32).reshape(-1, dimension)
+    endless = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+    zero = np.flatnonzero((vectors == 0).all(axis=1)).tolist()
+    known = dict.fromkeys(zero, "the vector is zero") | dict.fromkeys(
+        endless, "the vector holds a number that is not finite"
+    )
+    return vectors, [problem or known.get(number, "") for number, problem in enumerate(problems)]
 
 
 def _of_length_1(vectors: Vectors) -> Vectors:
@@ -169,7 +177,7 @@ def _npy_rows(file: Path) -> Iterator[_Row]:
     rows: Iterator[Mapping[str, object]] = ({} for _ in range(len(matrix)))
     if beside is not None:
         rows = _table_rows(beside) if is_parquet(beside.name) else ({"id": line} for line in _lines(beside))
-    return ((_held(vector), row) for vector, row in zip(matrix, rows, strict=True))
+    return zip(_held(matrix), rows, strict=True)
 
 
 def _open_matrix(file: Path) -> NDArray[Any]:
@@ -182,9 +190,15 @@ def _open_matrix(file: Path) -> NDArray[Any]:
     return np.asarray(matrix)
 
 
-def _held(vector: NDArray[Any]) -> HeldBytes:
+def _held(matrix: NDArray[Any]) -> Iterator[HeldBytes]:
+    """Each row of floats [n, dimension], read in blocks."""
+    blocks = (matrix[start : start + _ROWS] for start in range(0, len(matrix), _ROWS))
+    return (HeldBytes(vector.tobytes()) for block in blocks for vector in _float32(block))
+
+
+def _float32(numbers: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
-        return HeldBytes(vector.astype(np.float32).tobytes())
+        return numbers.astype(np.float32)
 
 
 def _beside(file: Path) -> Path | None:
@@ -225,9 +239,10 @@ def _table_rows(file: Path) -> Iterator[Mapping[str, object]]:
 def _readers(column: Any) -> Iterator[Reader]:
     """The way to each row's vector; numbers that are null become NaN."""
     lengths = _lengths(column)
-    numbers = column.flatten().to_numpy(zero_copy_only=False)
+    numbers = _float32(column.flatten().to_numpy(zero_copy_only=False))
     for length, end in zip(lengths.tolist(), np.cumsum(np.maximum(lengths, 0)).tolist(), strict=True):
-        yield _held(numbers[end - length : end]) if length > 0 else Failing("unreadable", "no vector")
+        vector = numbers[end - length : end]
+        yield HeldBytes(vector.tobytes()) if length > 0 else Failing("unreadable", "no vector")
 
 
 def _lengths(column: Any) -> NDArray[np.int64]:

@@ -40,9 +40,10 @@ def rows_table(rows: Sequence[ImageRow], indexed_at: datetime) -> pa.Table:
     A metadata column named like one of the contract gets the prefix `source_`; DuckDB ignores case, so names that
     differ only by case get a number. A column whose values have no common type becomes text.
     """
-    columns: dict[str, list[Any]] = {
-        name: [clean_text(getattr(row, name)) for row in rows] for name in CONTRACT.names[:-1]
-    }
+    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in CONTRACT.names[:-1]}
+    for name in columns:
+        if CONTRACT.field(name).type == pa.string():
+            columns[name] = [clean_text(value) for value in columns[name]]
     columns["indexed_at"] = [indexed_at] * len(rows)
     arrays = [pa.array(columns[name], CONTRACT.field(name).type) for name in CONTRACT.names]
     names = list(CONTRACT.names)
