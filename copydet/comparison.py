@@ -115,7 +115,7 @@ def _open(query: Query, opened: OpenDescriptor) -> _Side:
 
 def _both_roles(pixels: Pixels, opened: OpenDescriptor) -> tuple[PreparedQuery, np.ndarray, Picture]:
     small = resize_pixels(pixels, Resize("long_edge", LOCAL_EDGE))
-    return prepare(pixels, opened.descriptor.resize, "auto", True), describe_local(small, FEATURES), to_grey(small)
+    return prepare(pixels, opened.descriptor.resize, "auto"), describe_local(small, FEATURES), to_grey(small)
 
 
 def _pair(query: _Side, reference: _Side, opened: OpenDescriptor) -> Pair:

@@ -21,6 +21,7 @@ from copydet.workers import Workers
 
 _LOOKED_AT = 6  # candidates of a query whose pixels are compared without local features that say where
 _TOGETHER = 10  # candidates of a query that one process verifies
+_ENOUGH = 100  # local features of a query for votes to find a turned copy without a turned view
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,15 @@ class Pair:
 Undecided = tuple[ImageRow, tuple[Pair, ...]]  # a query and what it was compared with
 
 
-def prepare(pixels: Pixels, resize: Resize, level: ViewLevel, local: bool) -> PreparedQuery:
-    """Make the views that `level` asks for, resized for a descriptor, and with `local` the local features."""
-    views = query_views(pixels, level)
+def prepare(pixels: Pixels, resize: Resize, level: ViewLevel, local: bool = True, voted: bool = False) -> PreparedQuery:
+    """Make the views that `level` asks for, resized for a descriptor, and with `local` the local features, which are
+    `voted` with or only verify.
+    """
+    features = query_features(pixels) if local else None
+    views = query_views(pixels, level, voted=voted and features is not None and len(features.frames) >= _ENOUGH)
     resized = tuple(resize_pixels(view.pixels, resize) for view in views[1:])
     places = tuple(View(view.name, view.pixels[:0], view.to_whole, view.cost) for view in views)
-    side = QuerySide(query_features(pixels), to_grey(pixels)) if local else None
+    side = None if features is None else QuerySide(features, to_grey(pixels))
     return PreparedQuery(places, tuple(view.pixels.shape[1::-1] for view in views), resized, side)
 
 

@@ -153,3 +153,21 @@ def test_the_command_leaves_out_what_it_is_told_to_and_writes_the_rest(thumbnail
     assert float(verified["query_overlap"]) == pytest.approx(1, abs=0.01)
     for row in ask("--no-verify", "--no-votes", "--views", "whole"):
         assert (row["query_view"], row["inliers"], row["transform"], row["query_overlap"]) == ("whole", "", "", "")
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_copy_is_found_by_its_features_or_by_turned_views(
+    built: Index, photos: Path, tmp_path: Path, turns: int
+) -> None:
+    """A blurred one has too few features to vote; what has many is not described turned."""
+    blurred = cv2.GaussianBlur(read_photo("chelsea.png"), (0, 0), 6)
+    for name, pixels in (("sharp", read_photo("coffee.png")), ("blurred", blurred)):
+        Image.fromarray(np.rot90(pixels, turns)).save(tmp_path / f"{name}.png")
+    found = {result.query_id: result.matches[0] for result in built.match(tmp_path)}
+    assert {name: match.reference_id for name, match in found.items()} == {
+        "sharp.png": "coffee.png",
+        "blurred.png": "chelsea.png",
+    }
+    assert found["blurred.png"].query_view.startswith("turned")
+    assert not found["sharp.png"].query_view.startswith("turned")
+    assert {match.verdict for match in found.values()} == {"copy"}

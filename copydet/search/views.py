@@ -38,12 +38,13 @@ class View:
     cost: float = 0.0
 
 
-def query_views(pixels: Pixels, level: ViewLevel) -> list[View]:
+def query_views(pixels: Pixels, level: ViewLevel, *, voted: bool = False) -> list[View]:
     """The views of an image uint8 [h, w, 3] at `level`, the whole image first; never one under 24 pixels a side but the
     whole itself and what has its pixels.
 
     `halves` has rectangles found in the image, what is around one, the image mirrored and turned, and its halves;
-    `quarters` and `ninths` add these. `auto` is what pays best for its time: as `quarters`, without halves.
+    `quarters` and `ninths` add these. `auto` is what pays best for its time: as `quarters`, without halves, and not
+    turned where local features, which see all directions, are `voted` with.
     """
     whole = View("whole", pixels, np.eye(3))
     if level == "whole":
@@ -54,7 +55,8 @@ def query_views(pixels: Pixels, level: ViewLevel) -> list[View]:
         "ninths": HALVES + QUARTERS + NINTHS,
         "auto": QUARTERS,
     }
-    return [whole, *_set_in(whole), *_moved(whole), *_parts(whole, shares[level])]
+    turns = () if voted and level == "auto" else (1, 2, 3)
+    return [whole, *_set_in(whole), *_moved(whole, turns), *_parts(whole, shares[level])]
 
 
 def _set_in(whole: View) -> list[View]:
@@ -83,8 +85,8 @@ def _around(whole: View, name: str, box: Rectangle) -> View:
     return View(name, painted, whole.to_whole, CHANCE)
 
 
-def _moved(whole: View) -> list[View]:
-    turned = [moved(whole, f"turned {90 * turns}", quarter_turns=turns) for turns in (1, 2, 3)]
+def _moved(whole: View, quarter_turns: tuple[int, ...]) -> list[View]:
+    turned = [moved(whole, f"turned {90 * turns}", quarter_turns=turns) for turns in quarter_turns]
     return [replace(view, cost=CHANCE) for view in (moved(whole, "mirrored", mirrored=True), *turned)]
 
 

@@ -59,6 +59,7 @@ class LocalLists:
         self._image = np.repeat(np.arange(self.images), per_image)  # of each feature
         self._first = np.cumsum(per_image) - per_image  # feature of each image
         self._starts = np.cumsum([0, *map(len, self._records)])
+        self.whole = self.images > 0 and all(map(len, self._records))  # no shard was made without
 
     @cached_property
     def _index(self) -> Any:  # faiss.IndexIVFPQ, whose stubs know neither its lists nor its parameters

@@ -61,6 +61,16 @@ def test_levels_contain_each_other() -> None:
     assert "middle ninth" in names[3]
 
 
+def test_only_auto_leaves_turned_views_to_votes() -> None:
+    pixels = draw(200, 300)
+
+    def turned(level: ViewLevel, voted: bool) -> int:
+        return sum(view.name.startswith("turned") for view in query_views(pixels, level, voted=voted))
+
+    assert [turned("auto", False), turned("auto", True)] == [3, 0]
+    assert [turned(level, True) for level in ("whole", "halves", "quarters", "ninths")] == [0, 3, 3, 3]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (23, 23), (40, 3)])
 def test_a_tiny_image_has_views_of_the_whole_only(size: tuple[int, int]) -> None:
     views = query_views(draw(*size), "ninths")
