@@ -169,13 +169,12 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
     prepare_worker()
     connection = Connection(descriptor)
-    connection.send(None)
-    while True:
-        try:
-            work = connection.recv_bytes()
-        except (EOFError, OSError):
-            os._exit(0)  # at once: nothing here needs to be put in order
-        connection.send_bytes(_answer(work))
+    try:
+        connection.send(None)
+        while True:
+            connection.send_bytes(_answer(connection.recv_bytes()))
+    except (EOFError, OSError):
+        os._exit(0)  # at once: nothing here needs to be put in order
 
 
 def _answer(work: bytes) -> bytes:

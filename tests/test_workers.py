@@ -1,5 +1,6 @@
 """Worker processes: the same results, errors and all, whatever runs where."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -88,6 +89,14 @@ def test_closing_ends_the_processes(workers: Workers) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "copydet-worker"]
 
 
+def test_a_worker_that_nobody_waits_for_any_more_ends_without_a_word() -> None:
+    mine, its = multiprocessing.Pipe()
+    mine.close()
+    program = f"from copydet.workers import serve; serve({its.fileno()})"
+    done = subprocess.run([sys.executable, "-c", program], pass_fds=(its.fileno(),), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_processes_end_when_who_started_them_is_killed() -> None:
     program = (
         "import os, sys, time, copydet.workers as w\n"
@@ -127,13 +136,14 @@ def test_a_match_is_the_same_to_the_bit_in_threads_and_in_processes(
 
 
 def children() -> set[int]:
-    """Processes that this one started and that still run."""
+    """Worker processes that this one started and that still run; other tests have started other processes."""
     found = set()
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text().rpartition(")")[2].split()
+            is_worker = b"copydet.workers" in status.with_name("cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+        if is_worker and int(fields[1]) == os.getpid() and fields[0] != "Z":
             found.add(int(status.parent.name))
     return found

@@ -108,7 +108,7 @@ class Cluster:
             node.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="cr-", dir="/tmp"))  # names of sockets may have 107 characters
     cluster = None
