@@ -122,7 +122,7 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def connected(cluster: Cluster) -> Iterator[RayEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PATHS)  # workers need the modules of the tests, too
@@ -141,7 +141,7 @@ def engine(connected: RayEngine, cluster: Cluster, monkeypatch: pytest.MonkeyPat
     return connected
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """80 photos, and further on in the listing the same bytes, the same pixels, other sizes, and what is broken."""
     folder = draw_photos(tmp_path_factory.mktemp("ray") / "photos", 80, detailed=True)
@@ -164,7 +164,7 @@ def build(index: Path, photos: Path, **options: object) -> None:
     local.build(index, [str(photos)], DESCRIPTOR, RECIPE, ThumbnailRuntime(), **options)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     """What one process makes of the photos, undisturbed."""
     index = tmp_path_factory.mktemp("whole") / "index"
