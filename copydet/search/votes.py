@@ -26,6 +26,7 @@ NEIGHBOURS = 5  # that a feature of the query looks at; the last one only sets t
 _NPROBE = 4
 _LEAST_WEIGHT = 0.02
 _GROUPS, _AT_ONCE = 128, 256  # of lists; vectors whose lists are looked for at once
+_MOST_NEGATIVE = 200  # features, the strongest first, that a negative is looked for with: it is rare
 _MOST_VOTES = 150  # for one reference in one variant: more say nothing new, and pairs grow with the square
 
 
@@ -111,7 +112,8 @@ class LocalLists:
                 nprobe=_NPROBE, sel=chosen
             )
         parts = []
-        for number, vectors in enumerate(query.vectors):
+        for number, (vectors, (_, negative)) in enumerate(zip(query.vectors, VARIANTS, strict=True)):
+            vectors = vectors[: _MOST_NEGATIVE] if negative else vectors
             distance, feature = self._search(vectors, parameters)
             last = distance[:, -1:]
             weight = np.where(feature >= 0, np.minimum(last, 4) - distance, 0) / (np.minimum(last, 4) + 1e-9)
