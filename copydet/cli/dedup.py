@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     "--precision",
     metavar="P",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="How many of the near pairs must be right: sets the score from which on a pair is one. [default: 0.9]",
+    help="How many of the near pairs must be right: sets the score from which on a pair is one. [default: 0.95]",
 )
 @click.option(
     "--keep",

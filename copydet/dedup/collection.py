@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from copydet.errors import UsageError
 from copydet.index import Index
+from copydet.local_features.describe import RECORD_BYTES
 from copydet.matching import OpenDescriptor
 from copydet.records import ImageRow, StoredVectors
 from copydet.shards.select import in_order
@@ -66,6 +67,13 @@ class Collection:
             here = shard == each
             found[here] = self.shards[each].descriptors[row[here]]
         return found
+
+    def records(self, numbers: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Stored local features of images; none where the image's shard has none."""
+        places = zip(*(each.tolist() for each in self.places(np.array(numbers, np.int64))), strict=True)
+        nothing = np.empty((0, RECORD_BYTES), np.uint8)
+        stored = [(self.shards[shard].local, row) for shard, row in places]
+        return [nothing if local is None else np.asarray(local.of(row)) for local, row in stored]
 
     def rows(self, numbers: Numbers, columns: Sequence[str] = _COLUMNS) -> list[ImageRow]:
         """What images.parquet says of images, in their order; only `columns` are filled in."""

@@ -39,10 +39,10 @@ from copydet.store.locks import write_lock
 
 WORK, INDEX = "work", "index"
 
-# Lower than that of match. The shared thresholds were fitted on pairs that a search proposes, look-alikes among them;
-# of the pairs of a whole collection far more are copies, so that at .9 .97 of them are right (docs/dedup.md).
-DEFAULT_PRECISION = 0.9
-_FORMAT = 1  # of what is in work/; another one is done again
+# Lower than that of match: of the pairs of a whole collection more are copies than of those that the shared thresholds
+# were fitted on. Not lower still, or photographs taken right after each other pass for copies (docs/dedup.md).
+DEFAULT_PRECISION = 0.95
+_FORMAT = 2  # of what is in work/; another one is done again
 
 Show = Callable[[str, int | None, str], AbstractContextManager[Progress]]
 
@@ -142,7 +142,7 @@ class _Job:
         contents = find_contents(collection, work, self.limits)
         asked = int(contents.has_own[contents.firsts].sum())
         with self.show("searching", asked, "images") as progress, self.engine.within(work) as engine:
-            near = find_near(collection, contents, work, progress, engine)
+            near = find_near(collection, contents, work, progress, engine, votes=verified)
         with self.show("verifying" if verified else "scoring", near.pairs, "pairs") as progress:
             return contents, judge_pairs(collection, near, work, progress, verified=verified, limits=self.limits)
 

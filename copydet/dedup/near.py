@@ -1,9 +1,10 @@
 """Candidates for near duplicates: for each content the most similar others, never all against all in memory.
 
 Up to EXACT_CONTENTS, descriptors are multiplied block by block in single precision, and what comes close is computed
-again exactly (search.retrieve): that is faster than it sounds (a minute for 90,000 images) and misses nothing. Above,
-the index's codes propose. Either way each content has a bounded number of candidates, so that fifty thousand frames of
-one scene are linked through their nearest and through the first of them, and not each with each.
+again exactly (search.retrieve): that is faster than it sounds (a minute for 90,000 images) and misses nothing; stored
+local features propose what is unlike as a whole (voted.py). Above, the index's codes propose; features, which would
+take 5 kB of memory an image, do not. Either way each content has a bounded number of candidates, so that fifty thousand
+frames of one scene are linked through their nearest and through the first of them, and not each with each.
 """
 
 import os
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from copydet.dedup.collection import Collection, Numbers
 from copydet.dedup.exact import Contents
+from copydet.dedup.voted import Voting
 from copydet.descriptors.background import Bank
 from copydet.engines.engine import HERE, Engine
 from copydet.progress import Progress
@@ -59,13 +61,17 @@ class Near:
 
 
 def find_near(
-    collection: Collection, contents: Contents, work: Path, progress: Progress, engine: Engine = HERE
+    collection: Collection, contents: Contents, work: Path, progress: Progress, engine: Engine = HERE, *, votes: bool
 ) -> Near:
-    """Propose near duplicates. Finished blocks of contents stay in `work` and are not searched again."""
+    """Propose near duplicates; `votes`: by stored local features, too. Finished blocks of contents stay in `work` and
+    are not searched again.
+    """
     firsts = contents.firsts
     own = firsts[contents.has_own[firsts]]
     own = own[np.argsort(collection.rank[own])]  # blocks hold the same images however these were divided
-    search = _Search(collection, contents, firsts, _bank_outside(collection, firsts, work, engine))
+    votes = votes and len(firsts) <= EXACT_CONTENTS
+    voting = Voting(collection, firsts[np.argsort(collection.rank[firsts])]) if votes else None
+    search = _Search(collection, contents, firsts, _bank_outside(collection, firsts, work, engine), voting)
     blocks = [own[start : start + BLOCK] for start in range(0, len(own), BLOCK)]
     files = [work / f"near-{number:06d}.parquet" for number in range(len(blocks))]
     waiting = [(block, path) for block, path in zip(blocks, files, strict=True) if not path.exists()]
@@ -128,11 +134,14 @@ class _Search:
     contents: Contents
     firsts: Numbers
     bank: Bank | None
+    voting: Voting | None
 
     def nearest(self, block: Numbers) -> tuple[Numbers, Numbers, NDArray[np.float64]]:
         """Pairs of a content of `block` and another that is near, the one of lower rank first; each with the exact
         similarity."""
         bag = self._multiply(block) if len(self.firsts) <= EXACT_CONTENTS else self._retrieve(block)
+        if self.voting is not None:
+            bag = bag.joined(self._exact(block, *self.voting.candidates(block)))
         rank, asker = self.collection.rank, block[bag.asker]
         swap = rank[asker] > rank[bag.other]
         return np.where(swap, bag.other, asker), np.where(swap, asker, bag.other), bag.similarity
@@ -150,13 +159,17 @@ class _Search:
                 found = _Bag(asker, tile[column], product[asker, column].astype(np.float64))
                 bag = bag.joined(found.without_self(block)).best(_MOST, collection.rank)
                 floor = np.maximum(floor, bag.kth(_MOST, len(block)) - _ROUNDING)
-        exact = np.empty(len(bag.asker))
-        for start in range(0, len(exact), _TILE):
-            part = slice(start, start + _TILE)
-            others = collection.vectors(bag.other[part]).astype(np.float64)
-            exact[part] = np.einsum("nd,nd->n", others, stored[bag.asker[part]].astype(np.float64))
-        chosen = self._chosen(_Bag(bag.asker, bag.other, exact))
+        chosen = self._chosen(self._exact(block, bag.asker, bag.other))
         return chosen.joined(self._first_alike(block, stored, bag))
+
+    def _exact(self, block: Numbers, asker: Numbers, other: Numbers) -> "_Bag":
+        """Pairs of places in `block` and other images, with their similarity."""
+        stored, similarity = self.collection.vectors(block), np.empty(len(asker))
+        for start in range(0, len(asker), _TILE):
+            part = slice(start, start + _TILE)
+            others = self.collection.vectors(other[part]).astype(np.float64)
+            similarity[part] = np.einsum("nd,nd->n", others, stored[asker[part]].astype(np.float64))
+        return _Bag(asker, other, similarity)
 
     def _first_alike(self, block: Numbers, stored: StoredVectors, bag: "_Bag") -> "_Bag":
         """Where more are very alike than are kept: the first of them by rank, which links the whole group."""
@@ -171,9 +184,7 @@ class _Search:
             tile = by_rank[start : start + _TILE]
             alike = wide @ collection.vectors(tile).astype(np.float32).T > _ALIKE
             best = np.where((best == beyond) & alike.any(axis=1), tile[alike.argmax(axis=1)], best)
-        asker, other = crowded[best < beyond], best[best < beyond]
-        exact = np.einsum("nd,nd->n", *(each.astype(np.float64) for each in (stored[asker], collection.vectors(other))))
-        return _Bag(asker, other, exact).without_self(block)
+        return self._exact(block, crowded[best < beyond], best[best < beyond]).without_self(block)
 
     def _retrieve(self, block: Numbers) -> "_Bag":
         collection = self.collection

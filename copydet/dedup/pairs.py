@@ -158,7 +158,7 @@ class _Verifier:
 
     def _with_a_chance(self, group: Sequence[_Candidate]) -> list[_Candidate]:
         """Those of one query's candidates that are similar enough or share features with it."""
-        asked, *others = self._records([group[0].one, *(each.other for each in group)])
+        asked, *others = self._collection.records([group[0].one, *(each.other for each in group)])
         likely = self._processes.run(_mutual, asked, others) >= _LIKELY_FEATURES
         both = zip(group, likely.tolist(), strict=True)
         return [each for each, has_chance in both if has_chance or each.similarity >= _SURE_SIMILARITY]
@@ -168,13 +168,6 @@ class _Verifier:
         shard, place = self._collection.places(np.array([number]))
         side = self._reader.read(int(shard[0]), int(place[0]), row)
         return replace(side, see=partial(_seen, self._processes.run(side.see)))
-
-    def _records(self, numbers: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Stored features of images; none where the image's shard has none: only its similarity speaks for it."""
-        places = zip(*(each.tolist() for each in self._collection.places(np.array(numbers))), strict=True)
-        nothing = np.empty((0, RECORD_BYTES), np.uint8)
-        stored = [(self._collection.shards[shard].local, row) for shard, row in places]
-        return [nothing if local is None else np.asarray(local.of(row)) for local, row in stored]
 
 
 def _parts(groups: Sequence[list[_Candidate]]) -> Iterator[list[list[_Candidate]]]:

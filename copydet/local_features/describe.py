@@ -31,7 +31,7 @@ def describe_local(pixels: Pixels, count: int) -> NDArray[np.uint8]:
 @dataclass(frozen=True)
 class QueryFeatures:
     """`frames` float32 [n, 4] as in LocalFeatures; `vectors` float32 [4, n, d]: the projected descriptors as they are
-    and as those of the mirrored picture, of the negative and of both would be (frames.VARIANTS).
+    and as those of the mirrored picture, of the negative and of both would be (frames.VARIANTS, or the first of them).
     """
 
     frames: Floats

@@ -51,8 +51,8 @@ class LocalLists:
     Shards keep records in the order of images, for verification; the lists are put together when first asked for.
     """
 
-    def __init__(self, codec: Codec, stored: Sequence[StoredLocal]) -> None:
-        self._codec = codec
+    def __init__(self, codec: Codec, stored: Sequence[StoredLocal], nprobe: int = _NPROBE) -> None:
+        self._codec, self._nprobe = codec, nprobe
         self._records = [np.asarray(each.features) for each in stored]
         counts = [np.diff(np.asarray(each.offsets)) for each in stored]
         self.images = sum(map(len, counts))
@@ -71,7 +71,7 @@ class LocalLists:
         index: Any = faiss.IndexIVFPQ(quantiser, dimension, lists, len(codec.parts), 8)
         index.by_residual = False
         faiss.copy_array_to_vector(codec.parts.ravel(), index.pq.centroids)
-        index.is_trained, index.nprobe = True, _NPROBE
+        index.is_trained, index.nprobe = True, self._nprobe
         for start, records in zip(self._starts[:-1], self._records, strict=True):
             numbers, codes = list_numbers(records), code_bytes(records)
             order = np.argsort(numbers, kind="stable")
@@ -109,11 +109,11 @@ class LocalLists:
             bits = np.packbits(selected[self._image], bitorder="little")
             chosen = faiss.IDSelectorBitmap(len(self._image), faiss.swig_ptr(bits))
             parameters = faiss.IVFPQSearchParameters(  # type: ignore[attr-defined]
-                nprobe=_NPROBE, sel=chosen
+                nprobe=self._nprobe, sel=chosen
             )
         parts = []
-        for number, (vectors, (_, negative)) in enumerate(zip(query.vectors, VARIANTS, strict=True)):
-            vectors = vectors[: _MOST_NEGATIVE] if negative else vectors
+        for number, (vectors, (_, negative)) in enumerate(zip(query.vectors, VARIANTS, strict=False)):
+            vectors = vectors[:_MOST_NEGATIVE] if negative else vectors
             distance, feature = self._search(vectors, parameters)
             last = distance[:, -1:]
             weight = np.where(feature >= 0, np.minimum(last, 4) - distance, 0) / (np.minimum(last, 4) + 1e-9)
@@ -136,7 +136,7 @@ class LocalLists:
     def _search(self, vectors: Floats, parameters: Any) -> tuple[Floats, NDArray[np.int64]]:
         """Squared distances and numbers of the features nearest to each vector, [n, NEIGHBOURS]; -1: no more."""
         vectors = np.ascontiguousarray(vectors)
-        nearest = _nearest(vectors, self._table, len(self._codec.lists), _NPROBE)
+        nearest = _nearest(vectors, self._table, len(self._codec.lists), self._nprobe)
         nothing = np.zeros(nearest.shape, np.float32)  # distances to the lists, which no one asks for
         distance = np.empty((len(vectors), NEIGHBOURS), np.float32)
         feature = np.empty(distance.shape, np.int64)

@@ -22,7 +22,7 @@ Pairs = dict[tuple[str, str], float]
 def pairs_of(work: Path, *own: Index, against: tuple[Index, ...] = ()) -> Pairs:
     work.mkdir()
     collection = open_collection(own, against)
-    found = find_near(collection, find_contents(collection, work), work, Silent())
+    found = find_near(collection, find_contents(collection, work), work, Silent(), votes=False)
     table = pq.read_table(found.path)
     assert len(table) == found.pairs
     one, other = ([row.image_id for row in collection.rows(table[name].to_numpy())] for name in ("one", "other"))
@@ -102,7 +102,7 @@ def test_a_finished_block_is_not_searched_again(tmp_path: Path, monkeypatch: pyt
     for path in (work / "near.parquet", work / "near-000002.parquet"):
         path.unlink()
     collection = open_collection([index])
-    find_near(collection, find_contents(collection, work), work, Silent())
+    find_near(collection, find_contents(collection, work), work, Silent(), votes=False)
     changed = {path.stem for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
     assert changed == {"near-000002"}
     assert len(pq.read_table(work / "near.parquet")) == len(wanted)

@@ -1,0 +1,54 @@
+"""The second road to candidates: images that share stored local features, whatever their descriptors say.
+
+Crops, collages and heavy edits are often unlike their original as a whole. As in `copydet match`, features vote, and
+votes must agree on a place (search/votes.py); both sides' features are the stored ones.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from copydet.dedup.collection import Collection, Numbers
+from copydet.descriptors.openvino_runtime import usable_cpus
+from copydet.local_features.codes import shipped_codec
+from copydet.local_features.describe import QueryFeatures
+from copydet.local_features.stored import stored_features
+from copydet.search.votes import LocalLists
+from copydet.shards.local import join_local
+
+# Chosen on training images with planted copies (scripts/benchmark_dedup.py): of the copies that votes find with all
+# features, four lists and more candidates, all but a few, in half the time.
+VOTED = 3  # candidates of an image
+_STRONGEST = 64  # features that vote for an image
+_NPROBE = 1
+_VARIANTS = 2  # as it is, mirrored
+
+
+@dataclass(frozen=True)
+class Voting:
+    """The contents `numbers` of a collection and their local features, in the order of their ids: answers don't depend
+    on how images lie in shards.
+    """
+
+    collection: Collection
+    numbers: Numbers
+
+    def candidates(self, block: Numbers) -> tuple[Numbers, Numbers]:
+        """Places in `block` and the numbers of other contents that share features with the image there."""
+        with ThreadPoolExecutor(usable_cpus()) as pool:
+            found = list(pool.map(self._of_image, block.tolist()))
+        asker = np.repeat(np.arange(len(block)), [len(each) for each in found])
+        return asker, np.concatenate([np.empty(0, np.int64), *found])
+
+    @cached_property
+    def _lists(self) -> LocalLists:
+        return LocalLists(shipped_codec(), [join_local(self.collection.records(self.numbers.tolist()))], nprobe=_NPROBE)
+
+    def _of_image(self, number: int) -> Numbers:
+        strongest = stored_features(self.collection.records([number])[0][:_STRONGEST])
+        query = QueryFeatures(strongest.frames, strongest.vectors[:_VARIANTS])
+        voted: Numbers = self.numbers[self._lists.vote(query, VOTED + 1).image]
+        others: Numbers = voted[voted != number]
+        return others[:VOTED]
