@@ -24,6 +24,7 @@ VOTED = 3  # candidates of an image
 _STRONGEST = 64  # features that vote for an image
 _NPROBE = 1
 _VARIANTS = 2  # as it is, mirrored
+_TOGETHER = 64  # images that vote in one go
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Voting:
 
     def candidates(self, block: Numbers) -> tuple[Numbers, Numbers]:
         """Places in `block` and the numbers of other contents that share features with the image there."""
+        parts = [block[start : start + _TOGETHER] for start in range(0, len(block), _TOGETHER)]
         with ThreadPoolExecutor(usable_cpus()) as pool:
-            found = list(pool.map(self._of_image, block.tolist()))
+            found = [each for part in pool.map(self._of_images, parts) for each in part]
         asker = np.repeat(np.arange(len(block)), [len(each) for each in found])
         return asker, np.concatenate([np.empty(0, np.int64), *found])
 
@@ -46,9 +48,11 @@ class Voting:
     def _lists(self) -> LocalLists:
         return LocalLists(shipped_codec(), [join_local(self.collection.records(self.numbers.tolist()))], nprobe=_NPROBE)
 
-    def _of_image(self, number: int) -> Numbers:
-        strongest = stored_features(self.collection.records([number])[0][:_STRONGEST])
-        query = QueryFeatures(strongest.frames, strongest.vectors[:_VARIANTS])
-        voted: Numbers = self.numbers[self._lists.vote(query, VOTED + 1).image]
-        others: Numbers = voted[voted != number]
-        return others[:VOTED]
+    def _of_images(self, numbers: Numbers) -> list[Numbers]:
+        queries = []
+        for records in self.collection.records(numbers.tolist()):
+            strongest = stored_features(records[:_STRONGEST])
+            queries.append(QueryFeatures(strongest.frames, strongest.vectors[:_VARIANTS]))
+        voted = self._lists.vote_each(queries, VOTED + 1, voters=False)
+        others = (self.numbers[each.image] for each in voted)
+        return [each[each != number][:VOTED] for each, number in zip(others, numbers.tolist(), strict=True)]

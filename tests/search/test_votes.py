@@ -80,6 +80,22 @@ def test_copies_turned_mirrored_or_inverted_get_the_most_votes(edit: str) -> Non
     assert lists(len(records())).vote(query_features(copy), 3).image[0] == PASTED
 
 
+def test_several_queries_vote_in_one_go_as_they_do_one_by_one() -> None:
+    nothing = query_features(np.full((200, 200, 3), 90, np.uint8))
+    queries = [pasted(), nothing, *(query_features(np.ascontiguousarray(each[:, ::-1])) for each in references()[:3])]
+    every = lists(len(records()))
+    together, fewer = every.vote_each(queries, 4), every.vote_each(queries, 4, voters=False)
+    for query, one, other in zip(queries, together, fewer, strict=True):
+        alone = every.vote(query, 4)
+        for each in (one, other):
+            np.testing.assert_array_equal(each.image, alone.image)
+            np.testing.assert_allclose(each.weight, alone.weight, rtol=1e-4)
+        assert not other.voters
+        for mine, its in zip(alone.voters, one.voters, strict=True):
+            for name in ("variant", "asker", "answer"):
+                np.testing.assert_array_equal(getattr(mine, name), getattr(its, name))
+
+
 def test_votes_skip_what_was_not_selected() -> None:
     every = lists(len(records()))
     selected = np.ones(len(records()), bool)
