@@ -35,9 +35,12 @@ class GpuCodes:
         self._owners = [ThreadPoolExecutor(1, f"gpu-{gpu}") for gpu in range(count)]
         self._resources: dict[int, Any] = {}
         self._clones: dict[int, _Clone] = {}
+        self._say: Callable[[str], None] = lambda _: None
+        self._said: set[str] = set()
 
     def clone(self, shards: Sequence[SearchableShard], note: Callable[[str], None]) -> None:
         """Bring the codes of `shards` to the GPUs in turns, once; those of earlier calls that are no more go."""
+        self._say = note
         coded = [shard for shard in shards if not is_flat(shard.codes)]
         before, self._clones = self._clones, {}
         reasons: dict[str, int] = {}
@@ -55,9 +58,14 @@ class GpuCodes:
         nprobe: int | None,
         mask: NDArray[np.bool_] | None,
     ) -> Nearest:
-        """As `search_codes`; that does it where rows are left out, which FAISS's GPU indexes cannot do."""
+        """As `search_codes`; that does it, and it is said once, where a GPU index of FAISS cannot."""
         clone = self._clones.get(id(shard.codes))
-        if clone is None or clone.owner is None or mask is not None or max(count, nprobe or 1) > _MOST:
+        if clone is None or clone.owner is None:
+            return search_codes(shard, queries, count, nprobe, mask)
+        if unable := _unable(max(count, nprobe or 1), mask):
+            if unable not in self._said:
+                self._said.add(unable)
+                self._say(f"codes are searched on the CPU: a GPU cannot {unable}")
             return search_codes(shard, queries, count, nprobe, mask)
         on_gpu, wanted = clone.on_gpu, min(count, len(shard.descriptors))
         return clone.owner.submit(_search, on_gpu, np.ascontiguousarray(queries), wanted, nprobe).result()
@@ -83,6 +91,13 @@ class GpuCodes:
         options = library.GpuClonerOptions()
         options.allowCpuCoarseQuantizer = True  # lists that a graph finds: it stays on the CPU, codes do not
         return library.index_cpu_to_gpu(self._resources[gpu], gpu, codes, options)
+
+
+def _unable(most: int, mask: NDArray[np.bool_] | None) -> str:
+    """What of a search FAISS's GPU indexes cannot do; empty: nothing."""
+    if mask is not None:
+        return "leave out images, removed ones or those that --where does not choose"
+    return f"visit more than {_MOST:,} lists, or propose more candidates" if most > _MOST else ""
 
 
 def _search(on_gpu: Any, queries: Vectors, count: int, nprobe: int | None) -> Nearest:
