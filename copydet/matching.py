@@ -19,7 +19,6 @@ from copydet.decisions.decide import DEFAULT_PRECISION, decide
 from copydet.decisions.ignore import NOTHING, Ignored
 from copydet.descriptors.background import Bank, load_bank
 from copydet.descriptors.embeddings import read_vectors
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.registry import Descriptor
 from copydet.descriptors.runtimes import Runtime, SentRuntime, open_runtime
 from copydet.engines.engine import Each, Engine
@@ -30,6 +29,7 @@ from copydet.images.resize import Resize
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import QUERY_EDGE
 from copydet.pairs import Asked, Pair, PreparedQuery, Undecided, Verifying, prepare, verify_pairs
+from copydet.process import usable_cpus
 from copydet.progress import Progress, Silent
 from copydet.records import Batch, Described, Image, Match, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose

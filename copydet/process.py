@@ -56,3 +56,8 @@ def _mallopt(number: int, amount: int) -> bool:
         return bool(ctypes.CDLL(None).mallopt(number, amount))
     except (AttributeError, OSError, TypeError):
         return False
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,7 +15,6 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.runtimes import Runtime
 from copydet.errors import CopydetError, IndexLocked, UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
@@ -23,6 +22,7 @@ from copydet.images.edits import edit_image
 from copydet.images.loader import Also, load
 from copydet.images.originals import Originals, original_image
 from copydet.images.resize import Resize, resize_pixels
+from copydet.process import usable_cpus
 from copydet.progress import Progress, Silent
 from copydet.records import Image, Pixels, Vectors
 from copydet.search.operating_points import OperatingPoint, find_points

@@ -60,10 +60,10 @@ def decode(photos: str, descriptor: str) -> dict[str, object]:
     from copydet.process import prepare_process
 
     prepare_process()
-    from copydet.descriptors.openvino_runtime import usable_cpus
     from copydet.descriptors.registry import load_descriptor
     from copydet.images.loader import load
     from copydet.images.sources import list_images
+    from copydet.process import usable_cpus
 
     resize = load_descriptor(descriptor).resize
     images = sum(1 for _ in list_images([photos]))

@@ -21,10 +21,10 @@ from copydet.audit import near_pixel
 from copydet.audit.cliques import MOST
 from copydet.audit.complexity import Complexity, measure_complexity
 from copydet.audit.training_set import Place, TrainingPixels, TrainingSet
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.images.loader import Also, load
 from copydet.images.resize import Resize, resize_to
 from copydet.matching import MatchOptions, OpenDescriptor, match_images
+from copydet.process import usable_cpus
 from copydet.progress import Progress
 from copydet.records import Image, ImageRow, Match, Pixels, QueryResult, Vectors
 from copydet.shards.metadata import clean_text

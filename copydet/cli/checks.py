@@ -46,8 +46,8 @@ def look_around() -> Iterator[Finding]:
 
 
 def _system() -> Iterator[Finding]:
-    from copydet.descriptors.openvino_runtime import usable_cpus
     from copydet.engines.memory import total_memory
+    from copydet.process import usable_cpus
 
     yield Finding("system", "platform", platform.platform())
     yield Finding("system", "processor", f"{usable_cpus()} usable cores; {', '.join(_cpu_features()) or 'no AVX2'}")

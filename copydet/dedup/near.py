@@ -7,7 +7,6 @@ take 5 kB of memory an image, do not. Either way each content has a bounded numb
 frames of one scene are linked through their nearest and through the first of them, and not each with each.
 """
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from copydet.dedup.exact import Contents
 from copydet.dedup.voted import Voting
 from copydet.descriptors.background import Bank
 from copydet.engines.engine import HERE, Engine
+from copydet.process import usable_cpus
 from copydet.progress import Progress
 from copydet.records import StoredVectors
 from copydet.search.retrieve import retrieve
@@ -153,7 +153,7 @@ class _Search:
         floor = np.full(len(block), LEAST_SIMILARITY - _ROUNDING, np.float32)
         bag = _Bag.empty()
         tiles = [self.firsts[start : start + _TILE] for start in range(0, len(self.firsts), _TILE)]
-        with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, 4))) as pool:
+        with ThreadPoolExecutor(max(1, min(usable_cpus(), 4))) as pool:
             for tile, product in _ahead(pool, wide, collection, tiles):
                 asker, column = np.nonzero(product > floor[:, None])
                 found = _Bag(asker, tile[column], product[asker, column].astype(np.float64))

@@ -21,11 +21,11 @@ from copydet.decisions.calibration import Calibration
 from copydet.decisions.pair import pair_numbers
 from copydet.dedup.collection import Collection
 from copydet.dedup.near import Near
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import RECORD_BYTES
 from copydet.local_features.stored import stored_features
+from copydet.process import usable_cpus
 from copydet.progress import Progress
 from copydet.records import ImageRow
 from copydet.store import atomic

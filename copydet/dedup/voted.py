@@ -11,10 +11,10 @@ from functools import cached_property
 import numpy as np
 
 from copydet.dedup.collection import Collection, Numbers
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import QueryFeatures
 from copydet.local_features.stored import stored_features
+from copydet.process import usable_cpus
 from copydet.search.votes import LocalLists
 from copydet.shards.local import join_local
 

@@ -8,7 +8,6 @@ bfloat16 alone move a vector of MobileNetV2 to a cosine of .986 (tests/descripto
 """
 
 import importlib.util
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from copydet.descriptors.batching import PixelBatch, fill, make_batches
 from copydet.descriptors.registry import Descriptor
 from copydet.errors import MissingPackage, UsageError
+from copydet.process import usable_cpus
 from copydet.records import Pixels, Vectors
 
 # Fixed shape of one request: larger gained nothing with one thread a stream, and a single query pays for the padding.
@@ -124,8 +124,3 @@ def _read_model(core: Any, descriptor: Descriptor, images: int) -> Any:
     model = steps.build()
     model.reshape([images, side, side, 3])
     return model
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

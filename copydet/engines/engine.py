@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.images.sources import list_images
+from copydet.process import usable_cpus
 from copydet.progress import Progress
 from copydet.records import Image
 from copydet.shards.chunks import Chunk

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.runtimes import Runtime
 from copydet.engines.describe import also_of_reference, describe_references
 from copydet.errors import CopydetError, UsageError
@@ -32,6 +31,7 @@ from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.loader import load
 from copydet.images.originals import Originals, original_image
 from copydet.local_features.describe import CODEC
+from copydet.process import usable_cpus
 from copydet.progress import Progress, Silent
 from copydet.records import Described, Image
 from copydet.shards.build import codes_of

@@ -25,7 +25,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.runtimes import Runtime
 from copydet.errors import UsageError
 from copydet.evaluation.other_view import photograph_again
@@ -33,6 +32,7 @@ from copydet.evaluation.vectors import nearest, share_of
 from copydet.images.edits import EDITS, STRENGTHS, edit_image
 from copydet.images.loader import Also, load
 from copydet.images.resize import Resize
+from copydet.process import usable_cpus
 from copydet.progress import Progress
 from copydet.records import Image, Pixels, Vectors
 

@@ -8,12 +8,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from copydet.descriptors.openvino_runtime import usable_cpus
 from copydet.descriptors.runtimes import Runtime
 from copydet.errors import UsageError
 from copydet.evaluation.ground_truth import NamedVectors
 from copydet.images.loader import load
 from copydet.images.sources import list_images
+from copydet.process import usable_cpus
 from copydet.progress import Progress, Silent
 from copydet.records import Image, Vectors
 from copydet.search.exact import exact_similarity

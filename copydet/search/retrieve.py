@@ -3,7 +3,6 @@
 Codes only propose: what is returned was scored again from the stored float16 descriptors, exactly (exact.py).
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copydet.engines.engine import HERE, Each
+from copydet.process import usable_cpus
 from copydet.records import StoredVectors, Vectors
 from copydet.search.exact import CACHE_ROWS, products, widen
 
@@ -169,7 +169,7 @@ def scan_rows(descriptors: StoredVectors, queries: Vectors, k: int, rows: NDArra
     """The k best of all rows, or of `rows`, by exact similarity. In threads: NumPy widens float16 in one only."""
     wide = widen(queries)
     count = len(descriptors) if rows is None else len(rows)
-    workers = max(1, min(os.cpu_count() or 1, _SCAN_THREADS, -(-count // _BLOCK_ROWS)))
+    workers = max(1, min(usable_cpus(), _SCAN_THREADS, -(-count // _BLOCK_ROWS)))
     edges = [count * worker // workers for worker in range(workers + 1)]
 
     def scan_part(part: int) -> _Hits:

@@ -1,6 +1,5 @@
 """Training images, decoded once and kept on the training device at one square size."""
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from copydet.errors import UsageError
+from copydet.process import usable_cpus
 from copydet.progress import Progress, Silent
 
 
@@ -24,7 +24,7 @@ def read_images(specs: Sequence[str], size: int, progress: Progress | None = Non
     blocks: list[np.ndarray] = []
     aspects: list[float] = []
     failed = 0
-    batches = load(list_images(specs), Resize("square", size), batch_size=256, workers=os.cpu_count() or 2)
+    batches = load(list_images(specs), Resize("square", size), batch_size=256, workers=usable_cpus())
     for batch in batches:
         if batch.pixels:
             blocks.append(np.stack(batch.pixels).transpose(0, 3, 1, 2))
