@@ -173,11 +173,13 @@ def _images(file: Path, source: str) -> Iterator[Image]:
 
 
 def _npy_rows(file: Path) -> Iterator[_Row]:
-    matrix, beside = _open_matrix(file), _beside(file)
-    rows: Iterator[Mapping[str, object]] = ({} for _ in range(len(matrix)))
+    count, beside = len(_open_matrix(file)), _beside(file)
+    rows: Iterator[Mapping[str, object]] = ({} for _ in range(count))
     if beside is not None:
         rows = _table_rows(beside) if is_parquet(beside.name) else ({"id": line} for line in _lines(beside))
-    return zip(_held(matrix), rows, strict=True)
+    # Mapped anew for each block: what was read through one map counts as this process's memory as long as it is open.
+    blocks = (_open_matrix(file)[start : start + _ROWS] for start in range(0, count, _ROWS))
+    return zip((held for block in blocks for held in _held(block)), rows, strict=True)
 
 
 def _open_matrix(file: Path) -> NDArray[Any]:
