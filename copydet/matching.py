@@ -212,7 +212,7 @@ def find_pairs(
     if opened.gpu_codes is not None:
         opened.gpu_codes.clone(references.shards, progress.note)
     local = options.verify or options.votes
-    voted = options.votes and references.local.whole
+    voted = options.verify and options.votes and references.local.whole
     work = partial(prepare, resize=opened.descriptor.resize, level=options.views, local=local, voted=voted)
     threads, count = options.workers or usable_cpus(), max(options.top_k, _CANDIDATES)
     processes = Workers(threads)
