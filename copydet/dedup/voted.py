@@ -6,7 +6,7 @@ votes must agree on a place (search/votes.py); both sides' features are the stor
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -39,8 +39,9 @@ class Voting:
     def candidates(self, block: Numbers) -> tuple[Numbers, Numbers]:
         """Places in `block` and the numbers of other contents that share features with the image there."""
         parts = [block[start : start + _TOGETHER] for start in range(0, len(block), _TOGETHER)]
+        ask = partial(self._of_images, self._lists)
         with ThreadPoolExecutor(usable_cpus()) as pool:
-            found = [each for part in pool.map(self._of_images, parts) for each in part]
+            found = [each for part in pool.map(ask, parts) for each in part]
         asker = np.repeat(np.arange(len(block)), [len(each) for each in found])
         return asker, np.concatenate([np.empty(0, np.int64), *found])
 
@@ -48,11 +49,11 @@ class Voting:
     def _lists(self) -> LocalLists:
         return LocalLists(shipped_codec(), [join_local(self.collection.records(self.numbers.tolist()))], nprobe=_NPROBE)
 
-    def _of_images(self, numbers: Numbers) -> list[Numbers]:
+    def _of_images(self, lists: LocalLists, numbers: Numbers) -> list[Numbers]:
         queries = []
         for records in self.collection.records(numbers.tolist()):
             strongest = stored_features(records[:_STRONGEST])
             queries.append(QueryFeatures(strongest.frames, strongest.vectors[:_VARIANTS]))
-        voted = self._lists.vote_each(queries, VOTED + 1, voters=False)
+        voted = lists.vote_each(queries, VOTED + 1, voters=False)
         others = (self.numbers[each.image] for each in voted)
         return [each[each != number][:VOTED] for each, number in zip(others, numbers.tolist(), strict=True)]

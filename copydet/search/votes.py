@@ -10,6 +10,7 @@ neighbours that the feature found (a feature that is everywhere has no weight an
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import faiss
@@ -53,6 +54,7 @@ class LocalLists:
 
     def __init__(self, codec: Codec, stored: Sequence[StoredLocal], nprobe: int = _NPROBE) -> None:
         self._codec, self._nprobe = codec, nprobe
+        self._opening = Lock()  # from Python 3.12 on, threads that ask at once would each put the lists together
         self._records = [np.asarray(each.features) for each in stored]
         counts = [np.diff(np.asarray(each.offsets)) for each in stored]
         self.images = sum(map(len, counts))
@@ -168,8 +170,10 @@ class LocalLists:
         feature = np.empty(distance.shape, np.int64)
         arrays = [faiss.swig_ptr(each) for each in (vectors, nearest, nothing, distance, feature)]
         asked, lists, away, *answers = arrays
+        with self._opening:
+            index = self._index
         # The method behind FAISS' own wrapper, which takes no parameters.
-        self._index.search_preassigned_c(len(vectors), asked, NEIGHBOURS, lists, away, *answers, False, parameters)
+        index.search_preassigned_c(len(vectors), asked, NEIGHBOURS, lists, away, *answers, False, parameters)
         return distance, feature
 
     def _gather(self, features: NDArray[np.int64]) -> NDArray[np.uint8]:
