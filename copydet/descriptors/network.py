@@ -39,7 +39,9 @@ class GeM(nn.Module):
 class CopyNetwork(nn.Module):
     """Trunk -> GeM -> projection -> L2 norm. `stride_16` yields the mid-level map that the patch loss reads."""
 
-    def __init__(self, stride_16: nn.Module, rest: nn.Module, channels: int, map_channels: int, dimension: int) -> None:
+    def __init__(
+        self, stride_16: nn.Sequential, rest: nn.Module, channels: int, map_channels: int, dimension: int
+    ) -> None:
         super().__init__()
         self.stride_16 = stride_16
         self.rest = rest
@@ -58,7 +60,7 @@ class CopyNetwork(nn.Module):
         return F.normalize(self.projection(self.pooled(x)[0]), dim=1)
 
 
-def _mobilenet_v2() -> tuple[nn.Module, nn.Module, int, int]:
+def _mobilenet_v2() -> tuple[nn.Sequential, nn.Module, int, int]:
     from copydet.descriptors.torchvision_guard import import_torchvision
 
     features = import_torchvision().models.mobilenet_v2(weights=None).features
@@ -95,7 +97,7 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
     return nn.Sequential(first, *(_BottleneckV2(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
-def _resnet50v2_s3() -> tuple[nn.Module, nn.Module, int, int]:
+def _resnet50v2_s3() -> tuple[nn.Sequential, nn.Module, int, int]:
     """ResNet-50 v2 up to its third stage: stride 16, 1024 channels, 8.5 M parameters."""
     stem = [
         nn.BatchNorm2d(3),
@@ -108,7 +110,7 @@ def _resnet50v2_s3() -> tuple[nn.Module, nn.Module, int, int]:
     return nn.Sequential(*stem, *stages), nn.Sequential(nn.BatchNorm2d(1024), nn.ReLU()), 1024, 1024
 
 
-TRUNKS: dict[str, Callable[[], tuple[nn.Module, nn.Module, int, int]]] = {
+TRUNKS: dict[str, Callable[[], tuple[nn.Sequential, nn.Module, int, int]]] = {
     "mobilenet_v2": _mobilenet_v2,
     "resnet50v2_s3": _resnet50v2_s3,
 }

@@ -16,6 +16,7 @@ class TrainConfig:
     images: tuple[str, ...]  # sources of training images: folders, tars, Parquet, lists
     output: str  # folder for checkpoints, curves and the finished network
     trunk: str = "mobilenet_v2"
+    frozen: int = 0  # first blocks of the trunk that stay as they start: 4 of MobileNetV2 save a quarter of a step
     start: str = ""  # safetensors: a pretrained trunk, or a whole network of an earlier run
     dimension: int = 256
     size: int = 160  # pixels: views are size x size
@@ -76,4 +77,6 @@ def read_config(path: Path) -> TrainConfig:
         raise UsageError(f"{path}: size must be a multiple of 16 and source_size of 8, both at least 32")
     if min(config.batch, config.steps, config.save_every, config.measure_every) < 1 or config.dimension < 8:
         raise UsageError(f"{path}: batch, steps, save_every and measure_every must be at least 1, dimension at least 8")
+    if config.frozen < 0:
+        raise UsageError(f"{path}: frozen is {config.frozen}; it counts blocks, 0 for none")
     return config

@@ -25,6 +25,7 @@ from copydet.training.augment import Augmenter, Views
 from copydet.training.checkpoint import State, load_checkpoint, save_checkpoint
 from copydet.training.config import TrainConfig
 from copydet.training.data import near_identical_groups, read_images
+from copydet.training.folding import FoldedNetwork
 from copydet.training.glyphs import draw_glyphs
 from copydet.training.warp import make_sources
 
@@ -74,7 +75,8 @@ def train(config: TrainConfig, measure: Measure | None = None, progress: Progres
     augmenter = Augmenter(sources, draw_glyphs(600, config.seed).to(device), config.size, config.held_out)
     state = _start(config, augmenter, device, progress)
     teacher = Teacher(config.teacher, augmenter) if config.teacher else None
-    step_network = torch.compile(state.network.pooled) if config.compiled else state.network.pooled
+    folded = FoldedNetwork(state.network)
+    step_network = torch.compile(folded) if config.compiled else folded
     curves = Curves(output / "curves.csv", state.step)
     while state.step < config.steps:
         began = time.monotonic()
@@ -100,6 +102,7 @@ def _start(config: TrainConfig, augmenter: Augmenter, device: torch.device, prog
     network = build_network(NetworkSpec(config.trunk, config.dimension))
     whole = bool(config.start) and _load_start(network, config)
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.stride_16[: config.frozen].requires_grad_(False)
     patch_head = nn.Conv2d(network.map_channels, PATCH_CHANNELS, 1).to(device)
     checkpoint = Path(config.output) / "checkpoint.pt"
     resumed = checkpoint.exists()
