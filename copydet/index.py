@@ -44,6 +44,7 @@ from copydet.shards.deletions import read_deletions, remove_images, without
 from copydet.shards.recipe import load_recipe, recipe_fields
 from copydet.shards.select import none_of, select_rows
 from copydet.shards.shard import open_shard
+from copydet.shards.shared_quantiser import share_quantisers
 from copydet.shards.summary import IndexInfo, read_info
 from copydet.store import atomic, snapshots
 from copydet.store.check import Problem, verify_small
@@ -75,6 +76,7 @@ class Index:
         self._shards = tuple(
             open_shard(self.path, entry, dimension, held, before.get(entry.name)) for entry in snapshot.shards
         )
+        share_quantisers([shard.codes for shard in self._shards])
         self.snapshot = snapshot
         removed = read_deletions(self.path, snapshot)
         self.__dict__.pop("_local", None)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from copydet.records import StoredVectors, Vectors
+from copydet.search.code_search import NOWHERE, Nearest, best_of
 from copydet.search.exact import exact_pairs
-from copydet.search.retrieve import NOWHERE, Nearest, best_of
 
 _SPARE = 54  # rows that are proposed beyond the k that are asked for: most queries need no second look
 _MORE = 4

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copydet.records import Vectors
-from copydet.search.retrieve import Nearest, SearchableShard, as_nearest, is_flat, search_codes
+from copydet.search.code_search import Nearest, SearchableShard, as_nearest, is_flat, search_codes
 
 _MOST = 2048  # lists that are visited, and candidates, on a GPU
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from copydet.errors import UsageError
 from copydet.records import StoredVectors, Vectors
 from copydet.search import retrieve as retrieval
-from copydet.search.retrieve import Candidates, SearchableShard, retrieve
+from copydet.search.code_search import SearchableShard
+from copydet.search.retrieve import Candidates, retrieve
 
 NEIGHBOURS = 10  # of exact search that are to be found: what match verifies
 _CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from copydet.engines.engine import Each
 from copydet.records import Vectors
-from copydet.search.retrieve import Candidates, CodeSearch, Scan, retrieve
+from copydet.search.code_search import CodeSearch
+from copydet.search.retrieve import Candidates, Scan, retrieve
 from copydet.search.views import CHANCE
 from copydet.shards.shard import Shard
 

@@ -7,14 +7,26 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.engines.engine import HERE, Each
+from copydet.engines.engine import Each
 from copydet.process import usable_cpus
 from copydet.records import StoredVectors, Vectors
+from copydet.search.code_search import (
+    NOWHERE,
+    CodeSearch,
+    Nearest,
+    SearchableShard,
+    best_of,
+    choose_lists,
+    cut_to_best,
+    is_flat,
+    search_codes,
+    takes_parameters,
+)
 from copydet.search.exact import CACHE_ROWS, products, widen
 
 # Up to this many selected rows an exact scan is about as fast as codes and finds all. Counted over all shards, so that
@@ -26,17 +38,6 @@ _SEARCH_QUERIES = 1024
 _BLOCK_ROWS = 1024
 _RESCORE_BYTES = 32 << 20
 _ONE_THREAD_ROWS = 4096
-NOWHERE = np.iinfo(np.int64).max
-
-
-class SearchableShard(Protocol):
-    """What retrieval needs of a shard: a FAISS index whose id i is row i of `descriptors`, [described, dimension]."""
-
-    @property
-    def codes(self) -> Any: ...
-
-    @property
-    def descriptors(self) -> StoredVectors: ...
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,6 @@ class Candidates:
     shard: NDArray[np.int32]  # [queries, k], position in the list of shards that was searched
     row: NDArray[np.int64]  # [queries, k], row of the shard's descriptors
     similarity: NDArray[np.float32]  # [queries, k]
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """What is proposed for each query: rows of one shard, or numbers of images over all shards, in their order."""
-
-    number: NDArray[np.int64]  # [queries, n]; NOWHERE in unused places
-    similarity: NDArray[np.float64]  # [queries, n]; -inf in unused places
-
-    def at(self, places: NDArray[np.intp]) -> "Nearest":
-        """Each query's entries at its `places` [queries, m]."""
-        return Nearest(np.take_along_axis(self.number, places, 1), np.take_along_axis(self.similarity, places, 1))
 
 
 @dataclass(frozen=True)
@@ -77,8 +66,6 @@ class _Hits:
 
 # descriptors, queries, k, rows (None: all; ascending) -> the k best exactly, best first, equals by row: [queries, k]
 Scan = Callable[[StoredVectors, Vectors, int, NDArray[np.int64] | None], Nearest]
-# as `search_codes`
-CodeSearch = Callable[[SearchableShard, Vectors, int, int | None, NDArray[np.bool_] | None], Nearest]
 
 
 def retrieve(
@@ -102,7 +89,7 @@ def retrieve(
     searches codes (None: `search_codes`). `each` does both elsewhere: what its engine has spread are pairs (shard,
     selected).
     """
-    each = each or HERE.spread(list(zip(shards, selected or [None] * len(shards), strict=True)))
+    parts = list(zip(shards, selected or [None] * len(shards), strict=True))
     masks = [None if mask is None or mask.all() else mask for mask in selected or [None] * len(shards)]
     rows = sum(len(s.descriptors) if m is None else int(m.sum()) for s, m in zip(shards, masks, strict=True))
     everything = rows <= _SCAN_ROWS
@@ -111,19 +98,15 @@ def retrieve(
     shape = (len(queries), k)
     found = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
     step = _SCAN_QUERIES if exact and scan is None else _SEARCH_QUERIES
-    scan, search, candidates = scan or scan_rows, search or search_codes, max(candidates, k)
-    task = partial(
-        _search_shard,
-        k=k,
-        nprobe=nprobe,
-        candidates=candidates,
-        everything=everything,
-        scan=scan,
-        search=search,
-    )
+    scan, candidates = scan or scan_rows, max(candidates, k)
+    share = search is None and each is None and not exact
+    task = partial(_search_shard, k=k, nprobe=nprobe, candidates=candidates, everything=everything, scan=scan)
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
-        lists = _merged(each(partial(task, queries=block)), starts, len(block), candidates)
+        own = partial(search_codes, chosen=choose_lists(shards, block, nprobe)) if share else search_codes
+        of_block = partial(task, queries=block, search=search or own)
+        proposals = each(of_block) if each else map(of_block, parts)
+        lists = _merged(proposals, starts, len(block), candidates)
         if not exact:
             lists = _rescore(shards, starts, block, lists)
         _place(found, first, best_of(lists, k), starts)
@@ -140,7 +123,7 @@ def _merged(proposals: Iterator[Nearest], starts: NDArray[np.int64], queries: in
             np.concatenate([lists.similarity, proposed.similarity], axis=1),
         )
         if lists.number.shape[1] > candidates:
-            lists = best_of(lists, candidates)
+            lists = cut_to_best(lists, candidates)
     return lists
 
 
@@ -156,7 +139,8 @@ def _search_shard(
 ) -> Nearest:
     """The best of one shard: k where it is scanned exactly, else `candidates` by code."""
     shard, mask = part[0], None if part[1] is None or part[1].all() else part[1]
-    if everything or _is_scanned(shard):
+    whole_only = mask is not None and not takes_parameters(shard.codes)  # codes where FAISS cannot leave rows out
+    if everything or _is_scanned(shard) or whole_only:
         return scan(shard.descriptors, queries, k, None if mask is None else np.flatnonzero(mask))
     return search(shard, queries, candidates, nprobe, mask)
 
@@ -200,58 +184,6 @@ def _above(similarity: NDArray[np.float64], rows: NDArray[np.int64], floor: NDAr
     else:
         query, column = np.nonzero(similarity > floor)
     return _Hits(query, rows[column], similarity[query, column])
-
-
-def search_codes(
-    shard: SearchableShard, queries: Vectors, count: int, nprobe: int | None, mask: NDArray[np.bool_] | None
-) -> Nearest:
-    """The `count` best rows of a shard by its codes."""
-    import faiss
-
-    codes = shard.codes
-    parameters = None
-    if _takes_parameters(faiss, codes):
-        parameters = _search_parameters(faiss, codes, nprobe, mask)
-    elif mask is not None:  # FAISS cannot leave rows out of such codes
-        return scan_rows(shard.descriptors, queries, count, np.flatnonzero(mask))
-    similarity, row = codes.search(np.ascontiguousarray(queries), min(count, int(codes.ntotal)), params=parameters)
-    return as_nearest(similarity, row, codes.metric_type)
-
-
-def as_nearest(similarity: NDArray[np.float32], row: NDArray[np.int64], metric: int) -> Nearest:
-    """What FAISS's search returned, [queries, n] each."""
-    import faiss
-
-    wide = similarity.astype(np.float64)
-    if metric == faiss.METRIC_L2:
-        wide = 1 - wide / 2
-    return Nearest(np.where(row < 0, NOWHERE, row), np.where(row < 0, -np.inf, wide))
-
-
-def _takes_parameters(faiss: Any, codes: Any) -> bool:
-    """Whether FAISS takes a selection and settings for codes of this kind; plain PQ, for one, refuses any."""
-    index = faiss.downcast_index(codes)
-    if isinstance(index, faiss.IndexPreTransform):
-        return _takes_parameters(faiss, index.index)
-    return isinstance(index, faiss.IndexIVF | faiss.IndexHNSW | faiss.IndexScalarQuantizer | faiss.IndexRaBitQ)
-
-
-def _search_parameters(faiss: Any, codes: Any, nprobe: int | None, mask: NDArray[np.bool_] | None) -> Any:
-    """FAISS insists on the parameter class of the index type; its selectors are bitmaps, least bit first."""
-    index = faiss.downcast_index(codes)
-    if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_search_parameters(faiss, index.index, nprobe, mask))
-    options: dict[str, Any] = {}
-    if mask is not None:
-        options["sel"] = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-    if isinstance(index, faiss.IndexIVF):
-        options["nprobe"] = min(nprobe or index.nprobe, index.nlist)
-        if isinstance(index, faiss.IndexIVFRaBitQ | faiss.IndexIVFRaBitQFastScan):
-            return faiss.IVFRaBitQSearchParameters(qb=index.qb, **options)
-        return faiss.SearchParametersIVF(**options)
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(**options)
-    return faiss.SearchParameters(**options)
 
 
 def _rescore(shards: Sequence[SearchableShard], starts: NDArray[np.int64], queries: Vectors, lists: Nearest) -> Nearest:
@@ -311,10 +243,6 @@ def _gather(shards: Sequence[SearchableShard], starts: NDArray[np.int64], number
     return stored
 
 
-def is_flat(codes: Any) -> bool:
-    return type(codes).__name__ in ("IndexFlat", "IndexFlatIP", "IndexFlatL2")
-
-
 def _no_hits() -> _Hits:
     whole = np.empty(0, np.int64)
     return _Hits(whole, whole, np.empty(0, np.float64))
@@ -352,12 +280,6 @@ def _as_lists(best: _Hits, queries: int, k: int) -> Nearest:
     place = best.query, _rank(best.query)
     lists.number[place], lists.similarity[place] = best.row, best.similarity
     return lists
-
-
-def best_of(lists: Nearest, k: int) -> Nearest:
-    """The k best of each query (or all, where there are fewer), in order: similarity falling, then number."""
-    ordered = lists.at(np.argsort(lists.number, axis=1))
-    return ordered.at(np.argsort(-ordered.similarity, axis=1, kind="stable")[:, :k])
 
 
 def _place(found: Candidates, first: int, best: Nearest, starts: NDArray[np.int64]) -> None:

@@ -1,0 +1,181 @@
+"""What the codes of a shard propose.
+
+Codes of inverted lists are searched in two steps: which lists a query's neighbours lie in, and which codes of those are
+most similar. Shards of one quantiser have the same lists, so the first step is done once for all of them.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.records import StoredVectors, Vectors
+from copydet.shards.shared_quantiser import inverted_lists, quantiser_identity, rotated
+
+NOWHERE = np.iinfo(np.int64).max
+
+
+class SearchableShard(Protocol):
+    """What retrieval needs of a shard: a FAISS index whose id i is row i of `descriptors`, [described, dimension]."""
+
+    @property
+    def codes(self) -> Any: ...
+
+    @property
+    def descriptors(self) -> StoredVectors: ...
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """What is proposed for each query: rows of one shard, or numbers of images over all shards, in their order."""
+
+    number: NDArray[np.int64]  # [queries, n]; NOWHERE in unused places
+    similarity: NDArray[np.float64]  # [queries, n]; -inf in unused places
+
+    def at(self, places: NDArray[np.intp]) -> "Nearest":
+        """Each query's entries at its `places` [queries, m]."""
+        return Nearest(np.take_along_axis(self.number, places, 1), np.take_along_axis(self.similarity, places, 1))
+
+
+@dataclass(frozen=True)
+class ChosenLists:
+    """The lists that queries go to, in every shard of one quantiser."""
+
+    rotated: Vectors  # [queries, d], as the lists take them
+    lists: NDArray[np.int64]  # [queries, nprobe], best first; -1 in unused places
+    similarity: NDArray[np.float32]  # [queries, nprobe], to the centres of the lists
+
+
+def choose_lists(shards: Sequence[SearchableShard], queries: Vectors, nprobe: int | None) -> dict[int, ChosenLists]:
+    """The lists of `queries` (float32 [n, dimension]) for quantisers that several shards have, by their identity."""
+    of_shards = [identity for shard in shards if (identity := quantiser_identity(shard.codes))]
+    chosen: dict[int, ChosenLists] = {}
+    for shard in shards:
+        identity = quantiser_identity(shard.codes)
+        if identity in chosen or of_shards.count(identity) < 2:
+            continue
+        lists: Any = inverted_lists(shard.codes)
+        turned = rotated(shard.codes, np.ascontiguousarray(queries))
+        similarity, numbers = lists.quantizer.search(turned, min(nprobe or lists.nprobe, lists.nlist))
+        chosen[identity] = ChosenLists(turned, numbers, similarity)
+    return chosen
+
+
+def search_codes(
+    shard: SearchableShard,
+    queries: Vectors,
+    count: int,
+    nprobe: int | None,
+    mask: NDArray[np.bool_] | None,
+    chosen: Mapping[int, ChosenLists] = MappingProxyType({}),
+) -> Nearest:
+    """The `count` best rows of a shard by its codes, in the lists that were `chosen` if any were.
+
+    A `mask` asks for codes that `takes_parameters`.
+    """
+    codes = shard.codes
+    count = min(count, int(codes.ntotal))
+    lists = chosen.get(quantiser_identity(codes))
+    if lists is None:
+        parameters = _search_parameters(codes, nprobe, mask) if takes_parameters(codes) else None
+        similarity, row = codes.search(np.ascontiguousarray(queries), count, params=parameters)
+    else:
+        similarity, row = _search_lists(inverted_lists(codes), lists, count, mask)
+    return as_nearest(similarity, row, codes.metric_type)
+
+
+def _search_lists(
+    index: Any, chosen: ChosenLists, count: int, mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """As FAISS searches `index`, but for the lists, which are chosen already."""
+    queries, nprobe = chosen.lists.shape
+    similarity, row = np.empty((queries, count), np.float32), np.empty((queries, count), np.int64)
+    parameters = _search_parameters(index, nprobe, mask)
+
+    def search_part(part: slice) -> None:
+        arrays = (chosen.lists, chosen.similarity, similarity, row)
+        pointers = [faiss.swig_ptr(each[part]) for each in arrays]
+        rotated_queries = chosen.rotated[part]
+        # FAISS's own wrapper of this takes no parameters, and without them no selection.
+        index.search_preassigned_c(
+            len(rotated_queries), faiss.swig_ptr(rotated_queries), count, *pointers, False, parameters
+        )
+
+    # FAISS divides queries among its threads before it chooses lists, not here.
+    threads = max(1, min(int(faiss.omp_get_max_threads()), queries))
+    edges = [queries * thread // threads for thread in range(threads + 1)]
+    parts = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
+    if threads == 1:
+        search_part(parts[0])
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(search_part, parts))
+    return similarity, row
+
+
+def as_nearest(similarity: NDArray[np.float32], row: NDArray[np.int64], metric: int) -> Nearest:
+    """What FAISS's search returned, [queries, n] each."""
+    wide = similarity.astype(np.float64)
+    if metric == faiss.METRIC_L2:
+        wide = 1 - wide / 2
+    return Nearest(np.where(row < 0, NOWHERE, row), np.where(row < 0, -np.inf, wide))
+
+
+def takes_parameters(codes: Any) -> bool:
+    """Whether FAISS takes a selection and settings for codes of this kind; plain PQ, for one, refuses any."""
+    index = faiss.downcast_index(codes)
+    if isinstance(index, faiss.IndexPreTransform):
+        return takes_parameters(index.index)
+    return isinstance(index, faiss.IndexIVF | faiss.IndexHNSW | faiss.IndexScalarQuantizer | faiss.IndexRaBitQ)
+
+
+def _search_parameters(codes: Any, nprobe: int | None, mask: NDArray[np.bool_] | None) -> Any:
+    """FAISS insists on the parameter class of the index type; its selectors are bitmaps, least bit first."""
+    library: Any = faiss  # whose stubs do not know that its parameters take keywords
+    index = faiss.downcast_index(codes)
+    if isinstance(index, faiss.IndexPreTransform):
+        return library.SearchParametersPreTransform(index_params=_search_parameters(index.index, nprobe, mask))
+    options: dict[str, Any] = {}
+    if mask is not None:
+        options["sel"] = library.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    if isinstance(index, faiss.IndexIVF):
+        options["nprobe"] = min(nprobe or index.nprobe, index.nlist)
+        if isinstance(index, faiss.IndexIVFRaBitQ | faiss.IndexIVFRaBitQFastScan):
+            return library.IVFRaBitQSearchParameters(qb=index.qb, **options)
+        return library.SearchParametersIVF(**options)
+    if isinstance(index, faiss.IndexHNSW):
+        return library.SearchParametersHNSW(**options)
+    return library.SearchParameters(**options)
+
+
+def is_flat(codes: Any) -> bool:
+    return type(codes).__name__ in ("IndexFlat", "IndexFlatIP", "IndexFlatL2")
+
+
+# as `search_codes`, with lists of its own choice
+CodeSearch = Callable[[SearchableShard, Vectors, int, int | None, NDArray[np.bool_] | None], Nearest]
+
+
+def best_of(lists: Nearest, k: int) -> Nearest:
+    """The k best of each query (or all, where there are fewer), in order: similarity falling, then number."""
+    ordered = lists.at(np.argsort(lists.number, axis=1))
+    return ordered.at(np.argsort(-ordered.similarity, axis=1, kind="stable")[:, :k])
+
+
+def cut_to_best(lists: Nearest, k: int) -> Nearest:
+    """As `best_of`, of more than k, in any order: without sorting, but where equals stand at the edge."""
+    kth = np.partition(lists.similarity, -k, axis=1)[:, -k, None]
+    kept = lists.similarity >= kth
+    edge = np.flatnonzero(kept.sum(axis=1) != k)
+    kept[edge, :k], kept[edge, k:] = True, False
+    number, similarity = lists.number[kept].reshape(-1, k), lists.similarity[kept].reshape(-1, k)
+    if len(edge):
+        best = best_of(Nearest(lists.number[edge], lists.similarity[edge]), k)
+        number[edge], similarity[edge] = best.number, best.similarity
+    return Nearest(number, similarity)
