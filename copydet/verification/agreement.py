@@ -7,6 +7,7 @@ mends what is far off, and ends the matter for most candidates, which agree nowh
 copy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from copydet.verification.outline import Matrix, Points, apply, frame, polygon_area, shared_area
-from copydet.verification.part import Part, find_part
+from copydet.verification.part import Part, find_covered, find_part
 
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -34,6 +35,7 @@ _WORTH_A_LOOK = 0.15  # share of the blocks that agree coarsely; with less no fi
 _AS_GOOD = 0.01  # a mended transform is believed where blocks agree as well as before, for they may move less
 MOST_BEND = 3.0
 _STRAIGHT, _MOST_INLIERS = 0.45, 0.85  # bend that a part may have; share of the inliers that it must hold
+_MOST_COVERED = 0.3  # share of the inliers that may lie in what is covered
 _NEARLY_ALL, _MANY_BLOCKS, _MOVED = 0.8, 40, 0.7  # share that agrees, blocks, and bend where a closer look is taken
 _FEWEST_BLOCKS, _FEWEST_TO_BEND = 4, 6
 _TONES = 16
@@ -48,9 +50,10 @@ class Agreement:
     agree are from where one affinity has them: parallax bends, edits hardly do. `in_place`: how far from 0 the mean
     correlation of the blocks is without any shift, sign and all: what another picture was blended into is little alike
     anywhere, but everywhere in the same way. All are of `part`, the box in pixels of the reference that holds what
-    agrees; None: all that overlaps. `everywhere`: the share that agrees of all blocks. `matrix`: query -> reference
-    pixels, mended. `tone`: how much of the query's variance a function of the reference's grey explains, 0 to 1: what
-    was solarised, reduced to few tones or inverted in part correlates with nothing, but each grey has become one grey.
+    agrees, or of what lies around `covered`, the box that something hides; None, None: all that overlaps. `everywhere`:
+    the share that agrees of all blocks. `matrix`: query -> reference pixels, mended. `tone`: how much of the query's
+    variance a function of the reference's grey explains, 0 to 1: what was solarised, reduced to few tones or inverted
+    in part correlates with nothing, but each grey has become one grey.
 
     Where there is nothing to compare: all 0, the matrix as it was, and the most bend.
     """
@@ -64,6 +67,7 @@ class Agreement:
     in_place: float = 0.0
     everywhere: float = 0.0
     part: Box | None = None
+    covered: Box | None = None
     tone: float = 0.0
 
 
@@ -98,6 +102,10 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
         unmended = _measure(query, reference, matrix, _FINE, inliers)
         if unmended.median > fine.median:
             fine, used = unmended, matrix
+    if inliers is not None and fine.share < _NEARLY_ALL:
+        covered = _look_around(query, reference, [used, matrix] if used is not matrix else [matrix], inliers)
+        if covered is not None:
+            return covered
     if fine.share < _NEARLY_ALL or fine.blocks < _MANY_BLOCKS or fine.bend > _MOVED:
         return replace(fine, matrix=used)
     # The same picture or one taken a moment later: a closer look halves the errors, but not what really moved.
@@ -105,6 +113,17 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
     if close.share < _NEARLY_ALL:
         return replace(fine, matrix=used)
     return replace(fine, matrix=fine.matrix, bend=close.bend / 2)
+
+
+def _look_around(query: Picture, reference: Picture, matrices: Sequence[Matrix], inliers: Points) -> Agreement | None:
+    """What lies around a picture that was laid over the copy, in a closer look: a frame is too narrow for the blocks of
+    a fine canvas, and too little to mend a transform by.
+    """
+    for matrix in matrices:
+        close = _measure(query, reference, matrix, 2 * _FINE, inliers)
+        if close.covered is not None:
+            return replace(close, matrix=matrix, blocks=close.blocks // 4, bend=close.bend / 2)
+    return None
 
 
 def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, inliers: Points | None) -> Agreement:
@@ -132,10 +151,16 @@ def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, in
         return nothing
     agreement = _summed_up(found, to_canvas, (width, height), matrix, inliers)
     if agreement.part is not None:
-        left, top, right, bottom = np.rint(apply(to_canvas, np.reshape(agreement.part, (2, 2)))).astype(int).ravel()
-        inside = slice(max(top, 0), bottom + 1), slice(max(left, 0), right + 1)
+        inside = _pixels(agreement.part, to_canvas)
         one, other, seen = one[inside], other[inside], seen[inside]
+    elif agreement.covered is not None:
+        seen[_pixels(agreement.covered, to_canvas)] = 0
     return replace(agreement, tone=_tone(one[seen > 0], other[seen > 0]))
+
+
+def _pixels(box: Box, to_canvas: Matrix) -> tuple[slice, slice]:
+    left, top, right, bottom = np.rint(apply(to_canvas, np.reshape(box, (2, 2)))).astype(int).ravel()
+    return slice(max(top, 0), bottom + 1), slice(max(left, 0), right + 1)
 
 
 def _tone(one: Floats, other: Floats) -> float:
@@ -206,32 +231,65 @@ def _correlate(one: Floats, other: Floats, seen: Floats) -> _Blocks | None:
     return _Blocks(row, column, best, shift, value[_REACH, _REACH], whole.shape, int(whole.sum()))
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """Which of the blocks are judged: those `inside`, of `room` blocks with and without texture."""
+
+    inside: NDArray[np.bool_]
+    room: float
+    part: Box | None = None
+    covered: Box | None = None
+
+
 def _summed_up(
     blocks: _Blocks, to_canvas: Matrix, canvas: tuple[int, int], matrix: Matrix, inliers: Points | None
 ) -> Agreement:
     agrees = blocks.best > _AGREES
-    centre = np.stack([blocks.column + 1.0, blocks.row + 1.0], axis=1)[agrees] * _STEP
-    rows, columns = blocks.grid
-    everything = Part(0, rows, 0, columns)
-    part, box = everything, None
-    if inliers is not None and (found := find_part(blocks.row, blocks.column, agrees, blocks.grid)) != everything:
-        part, box = found, _box(found, blocks.grid, to_canvas, canvas)
-    inside = part.holds(blocks.row, blocks.column)
-    bend = _bend(centre[inside[agrees]], blocks.shift[agrees & inside])
-    if inliers is not None and box is not None and (bend > _STRAIGHT or _share_inside(inliers, box) < _MOST_INLIERS):
-        return _summed_up(blocks, to_canvas, canvas, matrix, None)
-    room = blocks.seen * (part.bottom - part.top) * (part.right - part.left) / (rows * columns)
+    centre = np.stack([blocks.column + 1.0, blocks.row + 1.0], axis=1) * _STEP
+    everything = _Looked(np.ones(len(agrees), bool), blocks.seen)
+    for looked in (*_in_parts(blocks, agrees, to_canvas, canvas, inliers), everything):
+        judged = agrees & looked.inside
+        bend = _bend(centre[judged], blocks.shift[judged])
+        if bend * _FINE <= _STRAIGHT * max(canvas):
+            break
+    inside = looked.inside
     return Agreement(
         median=float(np.median(blocks.best[inside])),
         share=float(agrees[inside].mean()),
         blocks=int(inside.sum()),
-        textured=min(float(inside.sum() / max(room, 1)), 1.0),
-        matrix=_mend(centre, blocks.shift[agrees], to_canvas, matrix),
+        textured=min(float(inside.sum() / max(looked.room, 1)), 1.0),
+        matrix=_mend(centre[agrees], blocks.shift[agrees], to_canvas, matrix),
         bend=bend,
         in_place=float(np.abs(blocks.in_place[inside].mean())),
         everywhere=float(agrees.mean()),
-        part=box,
+        part=looked.part,
+        covered=looked.covered,
     )
+
+
+def _in_parts(
+    blocks: _Blocks, agrees: NDArray[np.bool_], to_canvas: Matrix, canvas: tuple[int, int], inliers: Points | None
+) -> list[_Looked]:
+    """What can be judged in place of all: a part, or what lies around one, where nearly all `inliers` are.
+
+    What holds more of the blocks that agree comes first.
+    """
+    if inliers is None:
+        return []
+    found, whole = [], blocks.grid[0] * blocks.grid[1]
+    part = find_part(blocks.row, blocks.column, agrees, blocks.grid)
+    box = _box(part, blocks.grid, to_canvas, canvas)
+    if part.area < whole and _share_inside(inliers, box) >= _MOST_INLIERS:
+        held = part.holds(blocks.row, blocks.column)
+        found.append(_Looked(held, blocks.seen * part.area / whole, part=box))
+    covered = find_covered(blocks.row, blocks.column, agrees, blocks.grid)
+    if covered is not None:
+        # Blocks at its edge do not agree, though they show half of what they should: the box has none of those halves.
+        box = _box(covered, blocks.grid, to_canvas, canvas, _STEP)
+        if _share_inside(inliers, box) <= _MOST_COVERED:
+            around = ~covered.holds(blocks.row, blocks.column)
+            found.append(_Looked(around, blocks.seen * (1 - covered.area / whole), covered=box))
+    return sorted(found, key=lambda looked: -int((agrees & looked.inside).sum()))
 
 
 def _share_inside(points: Points, box: Box) -> float:
@@ -240,11 +298,14 @@ def _share_inside(points: Points, box: Box) -> float:
     return float(((x >= left) & (x <= right) & (y >= top) & (y <= bottom)).mean())
 
 
-def _box(part: Part, grid: tuple[int, int], to_canvas: Matrix, canvas: tuple[int, int]) -> Box:
-    """A part in pixels of the reference; the grid's outermost blocks reach to the canvas' edge."""
+def _box(part: Part, grid: tuple[int, int], to_canvas: Matrix, canvas: tuple[int, int], edge: int = 0) -> Box:
+    """A part in pixels of the reference, less an `edge` of canvas pixels; the grid's outermost blocks reach to the
+    canvas' edge.
+    """
     (rows, columns), (width, height) = grid, canvas
-    left, right = part.left * _STEP, width if part.right == columns else (part.right + 1) * _STEP
-    top, bottom = part.top * _STEP, height if part.bottom == rows else (part.bottom + 1) * _STEP
+    left, right = part.left * _STEP, width if part.right == columns else (part.right + 1) * _STEP - edge
+    top, bottom = part.top * _STEP, height if part.bottom == rows else (part.bottom + 1) * _STEP - edge
+    left, top = left + edge * (left > 0), top + edge * (top > 0)
     outermost = np.array([[left - 0.5, top - 0.5], [right - 0.5, bottom - 0.5]])
     corners = apply(np.linalg.inv(to_canvas).astype(np.float64), outermost)
     (x, y), (far_x, far_y) = corners.tolist()

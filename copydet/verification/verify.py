@@ -145,6 +145,9 @@ def _evidence(hypothesis: _Hypothesis, query_size: Size, size: Size) -> Evidence
     seen = place
     if agreement is not None and agreement.part is not None:
         seen = _shares(part_shown(matrix, query_size, agreement.part), query_size, size)
+    elif agreement is not None and agreement.covered is not None:
+        hidden = _shares(part_shown(matrix, query_size, agreement.covered), query_size, size)
+        seen = place[0] - hidden[0], place[1] - hidden[1]
     return Evidence(matrix, size, geometry, agreement, *seen, place) if min(seen) > 0 else None
 
 

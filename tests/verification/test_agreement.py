@@ -106,3 +106,24 @@ def test_what_another_picture_covers_is_left_out_of_the_part() -> None:
         assert part[2] == pytest.approx(photo.shape[1], abs=3)
     assert everywhere[0] > everywhere[1] > everywhere[2]
     assert everywhere[1] == pytest.approx(0.7, abs=0.15)
+
+
+@pytest.mark.parametrize("share", [0.45, 0.6])
+def test_the_frame_that_a_picture_laid_over_a_copy_leaves_agrees(share: float) -> None:
+    for number in range(4):
+        photo, other = photos()[number], photos()[number + 1]
+        height, width = photo.shape[:2]
+        tall, wide = round(height * share**0.5), round(width * share**0.5)
+        top, left = (height - tall) // 2, (width - wide) // 3
+        copy = photo.copy()
+        copy[top : top + tall, left : left + wide] = cv2.resize(other, (wide, tall))
+        frame = np.array([[left / 2, top / 2 + step] for step in np.linspace(0, height / 2, 8)])
+        found = measure_agreement(to_grey(copy), grey(number), np.eye(3), frame)
+        assert found.median > 0.9
+        assert found.share > 0.75
+        assert found.covered is not None
+        (x, y), (far_x, far_y) = np.reshape(found.covered, (2, 2))
+        assert (far_x - x) * (far_y - y) == pytest.approx(tall * wide, abs=0.15 * width * height)
+        # Where the inliers lie in what would be covered, and without any, it is not believed.
+        for inliers in (frame * 0 + [width / 2, height / 2], None):
+            assert measure_agreement(to_grey(copy), grey(number), np.eye(3), inliers).covered is None
