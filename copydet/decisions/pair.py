@@ -13,8 +13,8 @@ class PairNumbers:
 
     `similarity`, `normalised_similarity`: of the view that found the reference, or of the best one. `inliers`,
     `weight`, `possible`, `error`: see Geometry. `agreement` (median), `agreeing` (share), `blocks`, `textured`, `bend`,
-    `in_place`, `tone`: see Agreement. `compared`: 1 where pixels of both images were looked at, else 0. Overlaps: what
-    the transform allows (Evidence.place_overlaps).
+    `in_place`, `tone`, `coarse`, `coarse_bend`: see Agreement. `compared`: 1 where pixels of both images were looked
+    at, else 0. Overlaps: what the transform allows (Evidence.place_overlaps).
     """
 
     similarity: float
@@ -33,6 +33,8 @@ class PairNumbers:
     reference_overlap: float
     compared: float
     tone: float = 0.0
+    coarse: float = 0.0
+    coarse_bend: float = 0.0
 
 
 def pair_numbers(similarity: float, normalised_similarity: float, evidence: "Evidence | None") -> PairNumbers:
@@ -56,4 +58,6 @@ def pair_numbers(similarity: float, normalised_similarity: float, evidence: "Evi
         reference_overlap=0.0 if evidence is None else float(evidence.place_overlaps[1]),
         compared=float(agreement is not None),
         tone=0.0 if agreement is None else float(agreement.tone),
+        coarse=0.0 if agreement is None else float(agreement.coarse),
+        coarse_bend=0.0 if agreement is None else float(agreement.coarse_bend),
     )

@@ -39,7 +39,7 @@ NUMBERS = (
     "log reference overlap",
     "whole of neither",
 )
-PIXEL_NUMBERS = ("agreement", "agreeing", "log blocks", "bend", "in place", "tone")
+PIXEL_NUMBERS = ("agreement", "agreeing", "log blocks", "bend", "in place", "tone", "coarse", "coarse bend")
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ def numbers_of(pairs: Sequence[PairNumbers], names: Sequence[str]) -> NDArray[np
         "bend": columns["bend"],
         "in place": columns["in_place"],
         "tone": columns["tone"],
+        "coarse": columns["coarse"],
+        "coarse bend": columns["coarse_bend"],
     }
     return np.stack([named[name] for name in names], axis=1)
 

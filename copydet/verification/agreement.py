@@ -53,7 +53,8 @@ class Agreement:
     agrees, or of what lies around `covered`, the box that something hides; None, None: all that overlaps. `everywhere`:
     the share that agrees of all blocks. `matrix`: query -> reference pixels, mended. `tone`: how much of the query's
     variance a function of the reference's grey explains, 0 to 1: what was solarised, reduced to few tones or inverted
-    in part correlates with nothing, but each grey has become one grey.
+    in part correlates with nothing, but each grey has become one grey. `coarse` and `coarse_bend`: median and bend on a
+    canvas of half the size, where pixelation, blur and noise of a copy do not matter, and parallax still does.
 
     Where there is nothing to compare: all 0, the matrix as it was, and the most bend.
     """
@@ -69,6 +70,8 @@ class Agreement:
     part: Box | None = None
     covered: Box | None = None
     tone: float = 0.0
+    coarse: float = 0.0
+    coarse_bend: float = MOST_BEND
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,16 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
     """
     coarse = _measure(query, reference, matrix, _COARSE, None)
     if inliers is None and coarse.everywhere < _WORTH_A_LOOK and coarse.in_place < _WORTH_A_LOOK:
-        return replace(coarse, matrix=matrix)
+        return replace(coarse, matrix=matrix, coarse=coarse.median, coarse_bend=coarse.bend)
+    found = _look_closer(query, reference, matrix, coarse, inliers)
+    again = _measure(query, reference, found.matrix, _COARSE, inliers)
+    return replace(found, coarse=again.median, coarse_bend=again.bend)
+
+
+def _look_closer(
+    query: Picture, reference: Picture, matrix: Matrix, coarse: Agreement, inliers: Points | None
+) -> Agreement:
+    """What a fine canvas shows, with the transform as it is or as the coarse look mended it."""
     fine, used = _measure(query, reference, coarse.matrix, _FINE, inliers), coarse.matrix
     if coarse.matrix is not matrix and fine.median < coarse.median - _AS_GOOD:
         unmended = _measure(query, reference, matrix, _FINE, inliers)
@@ -112,7 +124,7 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
     close = _measure(query, reference, fine.matrix, 2 * _FINE, None)
     if close.share < _NEARLY_ALL:
         return replace(fine, matrix=used)
-    return replace(fine, matrix=fine.matrix, bend=close.bend / 2)
+    return replace(fine, bend=close.bend / 2)
 
 
 def _look_around(query: Picture, reference: Picture, matrices: Sequence[Matrix], inliers: Points) -> Agreement | None:
