@@ -70,11 +70,10 @@ class Index:
         self._show(snapshot, held)
 
     def _show(self, snapshot: Snapshot, held: object = None) -> None:
-        held = held or snapshots.hold(self.path, snapshot)
-        dimension = self.descriptor.dimension
-        before = {shard.name: shard for shard in getattr(self, "_shards", ())}
+        held, before = held or snapshots.hold(self.path, snapshot), {s.name: s for s in getattr(self, "_shards", ())}
         self._shards = tuple(
-            open_shard(self.path, entry, dimension, held, before.get(entry.name)) for entry in snapshot.shards
+            open_shard(self.path, entry, self.descriptor.dimension, held, before.get(entry.name))
+            for entry in snapshot.shards
         )
         share_quantisers([shard.codes for shard in self._shards])
         self.snapshot = snapshot

@@ -60,7 +60,8 @@ class VerifiedModel:
     def logit(self, pairs: Sequence[PairNumbers]) -> NDArray[np.float64]:
         numbers = np.clip(numbers_of(pairs, self.names), self.low, self.high)
         standard = (numbers - self.mean) / self.scale
-        return np.asarray(self.intercept + quadratic(standard) @ np.asarray(self.weights, np.float64))
+        # A sum row by row: what a matrix product gives for a pair depends on how many others are asked about with it.
+        return np.asarray(self.intercept + (quadratic(standard) * self.weights).sum(axis=1))
 
 
 @dataclass(frozen=True)

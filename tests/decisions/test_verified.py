@@ -16,7 +16,7 @@ from copydet.decisions.calibration import (
     write_calibration,
 )
 from copydet.decisions.pair import PairNumbers
-from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, fit_verified, numbers_of, quadratic
+from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, VerifiedModel, fit_verified, numbers_of, quadratic
 from copydet.descriptors.registry import load_descriptor
 from copydet.errors import UsageError
 
@@ -233,3 +233,17 @@ def test_thresholds_of_verified_pairs_are_their_own() -> None:
     assert 0.6 < threshold_for_precision(calibration, 0.95, verified=True) < 0.95
     with pytest.raises(UsageError, match=r"0\.99, the highest"):
         threshold_for_precision(calibration, 0.995, verified=True)
+
+
+def test_the_logit_of_a_pair_is_the_same_to_the_last_bit_whatever_is_asked_beside_it() -> None:
+    rng = np.random.default_rng(5)
+    names = NUMBERS + PIXEL_NUMBERS
+    count = len(names) + len(names) * (len(names) + 1) // 2
+    far, zero, one = (9.0,) * len(names), (0.1,) * len(names), (1.3,) * len(names)
+    low = tuple(-each for each in far)
+    model = VerifiedModel(names, low, far, zero, one, 0.2, tuple(rng.standard_normal(count).tolist()))
+    pairs = [PairNumbers(*rng.random(len(PairNumbers.__dataclass_fields__)).tolist()) for _ in range(40)]
+    together = model.logit(pairs)
+    for size in (1, 3, 7):
+        apart = [model.logit(pairs[start : start + size]) for start in range(0, len(pairs), size)]
+        assert np.array_equal(np.concatenate(apart), together)
