@@ -10,6 +10,7 @@ would come out too low.
 """
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +26,11 @@ from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, VerifiedCalibrati
 from copydet.descriptors.background import Bank
 from copydet.descriptors.registry import load_descriptor
 from copydet.engines import local
-from copydet.evaluation.population import AskedAbout, Population, make_population, number_of
+from copydet.evaluation.population import POOL, AskedAbout, Population, make_population, number_of
 from copydet.evaluation.vectors import nearest
 from copydet.images.sources import list_images
 from copydet.matching import MatchOptions, OpenDescriptor, References, find_pairs, open_descriptor, open_local
-from copydet.progress import Progress, Silent, show
+from copydet.progress import Progress, show
 from copydet.records import Vectors
 from copydet.shards.shard import open_shard
 
@@ -74,12 +75,12 @@ def calibrate_descriptor(
     Raises UsageError when the sources have too few images.
     """
     opened = open_descriptor(load_descriptor(str(folder)), device)
-    with show("calibrating", images) as progress:
-        pairs = make_pairs(opened, sources, seed=seed, images=images, progress=progress)
-        progress.note(
-            f"{len(pairs.is_copy):,} pairs, {int(pairs.is_copy.sum()):,} of them copies; {pairs.missed:,} copies were "
-            f"not found, {pairs.left_out:,} pairs left out as nearly the same picture or pasted together"
-        )
+    pairs = make_pairs(opened, sources, seed=seed, images=images)
+    message = (
+        f"{len(pairs.is_copy):,} pairs, {int(pairs.is_copy.sum()):,} of them copies; {pairs.missed:,} copies were "
+        f"not found, {pairs.left_out:,} pairs left out as nearly the same picture or pasted together"
+    )
+    print(message, file=sys.stderr)
     calibration = fit_pairs(pairs, population=population(pairs, sources), seed=seed)
     write_calibration(calibration, Path(folder) / "calibration.json")
     return calibration
@@ -101,23 +102,24 @@ def make_pairs(
     *,
     seed: int = 0,
     images: int = 1000,
-    progress: Progress | None = None,
 ) -> CalibrationPairs:
-    """Labelled pairs from `images` images of the sources: see the module. The same for the same seed.
+    """Labelled pairs from `images` images of the sources: see the module. The same for the same seed. Shows progress.
 
     Raises UsageError when the sources have too few images.
     """
-    progress = progress or Silent()
     with tempfile.TemporaryDirectory(prefix="copydet-calibrate-") as name:
         folder = Path(name)
-        made = make_population(
-            opened.runtime, list_images(sources), folder, images=images, seed=seed, progress=progress
-        )
+        with show("choosing images", images * POOL) as progress:
+            made = make_population(
+                opened.runtime, list_images(sources), folder, images=images, seed=seed, progress=progress
+            )
         opened = replace(opened, bank=outside(made.vectors, opened.bank))
         references = _index(folder / "index", made.references, opened)
-        asked = _ask(made, made.queries, references, opened, progress)
-        shutil.rmtree(made.references)
-        again = _ask(made, made.queries[::_ASKED_AGAIN], references, opened, progress)
+        asked_again = made.queries[::_ASKED_AGAIN]
+        with show("calibrating", len(made.queries) + len(asked_again), "queries") as progress:
+            asked = _ask(made, made.queries, references, opened, progress)
+            shutil.rmtree(made.references)
+            again = _ask(made, asked_again, references, opened, progress)
     return _joined(made, asked, again)
 
 

@@ -36,7 +36,7 @@ from copydet.process import usable_cpus
 from copydet.progress import Progress
 from copydet.records import Image, Pixels, Vectors
 
-_POOL = 3  # times the images that are used
+POOL = 3  # times the images that are used
 _LOOK_ALIKES = 5  # one image in so many has one
 OTHER_VIEW, _OTHER_VIEWS = "other view", 6  # one reference in so many is photographed again
 _KEPT = Resize("long_edge", 640)  # size in which images are kept for editing
@@ -94,11 +94,11 @@ def make_population(
 
     Raises UsageError when too few images can be decoded.
     """
-    pool = choose_images(listed, images * _POOL)
+    pool = choose_images(listed, images * POOL)
     known, vectors, thumbnails = _describe(runtime, pool, progress)
     if len(known) < _FEWEST:
         raise UsageError(
-            f"{len(known)} images can be decoded; calibration needs at least {_FEWEST}, better {images * _POOL:,}"
+            f"{len(known)} images can be decoded; calibration needs at least {_FEWEST}, better {images * POOL:,}"
         )
     pairs = look_alikes(vectors, thumbnails, min(images, len(known)) // _LOOK_ALIKES)
     paired = {number for pair in pairs for number in pair}
@@ -211,6 +211,7 @@ def _describe(
             vectors.append(runtime.describe(batch.pixels))
             thumbnails.append(np.stack(batch.also))
         place += len(batch.rows)
+        progress.advance(len(batch.rows))
     return known, np.concatenate(vectors), np.concatenate(thumbnails)
 
 

@@ -1,8 +1,9 @@
 """Local features in few bytes: a linear projection that keeps what edits leave alone, then product quantisation.
 
 The projection is a linear discriminant one (Mikolajczyk and Matas, ICCV 2007): it divides by the scatter between a
-feature and what edits make of it, so that 64 numbers do what RootSIFT's 128 do, and turns the result at random, so that
-all parts of the product quantiser get their share. It ships with the package (copydet/training/local_codec.py).
+feature and what edits make of it, so that 48 numbers do what RootSIFT's 128 do, and turns the result at random, so that
+all parts of the product quantiser get their share. What the centre of the inverted list leaves over is quantised: half
+the bytes, and nearly all that they said (docs/query-stage.md). It ships with the package (training/local_codec.py).
 A record: 4 bytes of frame (x and y in 10 bits, scale and direction in 6), 2 bytes with the number of the inverted list,
 then a byte for each part of the quantiser.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.errors import CopydetError
 from copydet.local_features.extract import LocalFeatures
 from copydet.local_features.pyramid import Floats
 
@@ -24,8 +26,8 @@ _FRAME_BYTES, _LIST_BYTES = 4, 2
 
 @dataclass(frozen=True)
 class Codec:
-    """`mean` float32 [128], `projection` float32 [128, d], `parts` float32 [parts, 256, d / parts]: what a byte of each
-    part stands for, `lists` float32 [lists, d]: centres of the inverted lists.
+    """`mean` float32 [128], `projection` float32 [128, d], `lists` float32 [lists, d]: centres of the inverted lists,
+    `parts` float32 [parts, 256, d / parts]: what a byte of each part adds to the centre.
     """
 
     mean: Floats
@@ -47,8 +49,9 @@ class Codec:
     def encode(self, features: LocalFeatures) -> NDArray[np.uint8]:
         """Records uint8 [n, record_bytes] in the order of the features."""
         vectors = self.project(features.descriptors)
-        numbers = _nearest(vectors, self._list_table).astype("<u2").view(np.uint8).reshape(-1, _LIST_BYTES)
-        return np.concatenate([_pack(features.frames), numbers, self._quantise(vectors)], axis=1)
+        lists = _nearest(vectors, self._list_table)
+        numbers = lists.astype("<u2").view(np.uint8).reshape(-1, _LIST_BYTES)
+        return np.concatenate([_pack(features.frames), numbers, self._quantise(vectors - self.lists[lists])], axis=1)
 
     def decode(self, records: NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """Records -> frames float32 [n, 4] as in LocalFeatures, and vectors float32 [n, d], nearly of length 1."""
@@ -58,8 +61,20 @@ class Codec:
         """The vectors of `decode` alone."""
         count, size, each = self.parts.shape
         places = records[:, _FRAME_BYTES + _LIST_BYTES :] + np.arange(0, count * size, size)
-        vectors: Floats = self.parts.reshape(count * size, each).take(places, axis=0)
-        return vectors.reshape(len(records), count * each)
+        residuals: Floats = self.parts.reshape(count * size, each).take(places, axis=0)
+        vectors: Floats = residuals.reshape(len(records), count * each)
+        vectors += self.lists[self.list_numbers(records)]
+        return vectors
+
+    def list_numbers(self, records: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The inverted list of each record, int64 [n]. Raises CopydetError for records that no codec wrote."""
+        numbers = list_numbers(records)
+        if len(numbers) and numbers.max() >= len(self.lists):
+            raise CopydetError(
+                f"stored local features are damaged (list {numbers.max():,} of {len(self.lists):,}); see which with: "
+                "copydet inspect --check rows --index INDEX"
+            )
+        return numbers
 
     def _quantise(self, vectors: Floats) -> NDArray[np.uint8]:
         split = vectors.reshape(len(vectors), len(self.parts), self.parts.shape[2]).transpose(1, 0, 2)
@@ -159,9 +174,10 @@ def train_codec(
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # sums come out differently with another number of threads
     try:
-        quantiser.train(vectors)
         centres.train(vectors)
+        stored = np.asarray(centres.centroids, np.float16).astype(np.float32)  # as save_codec keeps them
+        quantiser.train(vectors - stored[_nearest(vectors, _table(stored))])
     finally:
         faiss.omp_set_num_threads(threads)
     values = faiss.vector_to_array(quantiser.centroids).reshape(parts, -1, dimension // parts)
-    return Codec(mean, projection, values, np.asarray(centres.centroids))
+    return Codec(mean, projection, values, stored)

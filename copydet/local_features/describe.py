@@ -11,8 +11,8 @@ from copydet.local_features.frames import VARIANTS
 from copydet.local_features.pyramid import Floats
 from copydet.records import Pixels
 
-CODEC = "dog-rootsift-lda64-pq16-1"
-RECORD_BYTES = 22
+CODEC = "dog-rootsift-lda48-pq8-2"
+RECORD_BYTES = 14
 LOCAL_EDGE = 320  # pixels of the longer side of a reference
 QUERY_EDGE = 512  # and of a query: what was pasted into it is small there
 

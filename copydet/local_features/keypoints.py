@@ -13,6 +13,7 @@ _BORDER = 4  # pixels of an octave's edge in which nothing is looked for
 _EDGE = 10.0  # largest ratio of the two curvatures: along an edge a point has no place
 _FARTHEST = 0.6  # pixels that the fitted extremum may be away from the sample
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
+_CELLS = 4  # along the longer side, for spreading
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def find_keypoints(pyramid: Pyramid, count: int, contrast: float, favour: float 
     """The `count` strongest keypoints with at least `contrast` grey levels, strongest first.
 
     Strength grows with the scale to the power `favour`: large features are few, and what a small copy of the picture
-    keeps.
+    keeps. It falls with the number of stronger ones in the same part of the picture: a crop keeps one part only.
     """
     octaves = [_extrema(levels, contrast) for levels in pyramid.octaves]
     cubes = np.concatenate([np.empty((0, 27), np.float32), *(cubes for cubes, _ in octaves)])
@@ -56,7 +57,22 @@ def find_keypoints(pyramid: Pyramid, count: int, contrast: float, favour: float 
     nearest = np.clip(np.rint(depth), 1, LEVELS).astype(np.intp) - 1
     place = np.stack([octave, nearest], axis=1)
     found = Keypoints(_floats(x + offset[:, 0]), _floats(y + offset[:, 1]), sigma, strength, place, pixel)
-    return found.take(np.argsort(-strength, kind="stable")[:count])
+    if not len(found):
+        return found
+    side = max(pyramid.octaves[0].shape[1:]) * pyramid.pixel[0] / _CELLS
+    spread = strength / (1 + _stronger_beside(found, side))
+    return found.take(np.argsort(-spread, kind="stable")[:count])
+
+
+def _stronger_beside(keypoints: Keypoints, side: float) -> NDArray[np.intp]:
+    """How many stronger ones lie in the same cell of `side` pixels of the picture as each keypoint, [n]."""
+    column, row = ((place * keypoints.pixel // side).astype(np.intp) for place in (keypoints.x, keypoints.y))
+    cell = row * (_CELLS + 1) + column
+    order = np.lexsort((-keypoints.strength, cell))
+    _, first, size = np.unique(cell[order], return_index=True, return_counts=True)
+    stronger = np.empty(len(order), np.intp)
+    stronger[order] = np.arange(len(order)) - np.repeat(first, size)
+    return stronger
 
 
 def _extrema(levels: Floats, contrast: float) -> tuple[Floats, NDArray[np.intp]]:

@@ -17,7 +17,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.local_features.codes import Codec, code_bytes, list_numbers, unpack_frames
+from copydet.local_features.codes import Codec, code_bytes, unpack_frames
 from copydet.local_features.describe import QueryFeatures
 from copydet.local_features.frames import VARIANTS, Voters, agreeing
 from copydet.local_features.pyramid import Floats
@@ -71,11 +71,11 @@ class LocalLists:
         quantiser = faiss.IndexFlatL2(dimension)
         quantiser.add(codec.lists)
         index: Any = faiss.IndexIVFPQ(quantiser, dimension, lists, len(codec.parts), 8)
-        index.by_residual = False
         faiss.copy_array_to_vector(codec.parts.ravel(), index.pq.centroids)
+        index.precompute_table()
         index.is_trained, index.nprobe = True, self._nprobe
         for start, records in zip(self._starts[:-1], self._records, strict=True):
-            numbers, codes = list_numbers(records), code_bytes(records)
+            numbers, codes = codec.list_numbers(records), code_bytes(records)
             order = np.argsort(numbers, kind="stable")
             ids, codes = (order + start).astype(np.int64), codes[order]
             present, first, count = np.unique(numbers[order], return_index=True, return_counts=True)
@@ -164,11 +164,10 @@ class LocalLists:
     def _search(self, vectors: Floats, parameters: Any) -> tuple[Floats, NDArray[np.int64]]:
         """Squared distances and numbers of the features nearest to each vector, [n, NEIGHBOURS]; -1: no more."""
         vectors = np.ascontiguousarray(vectors)
-        nearest = _nearest(vectors, self._table, len(self._codec.lists), self._nprobe)
-        nothing = np.zeros(nearest.shape, np.float32)  # distances to the lists, which no one asks for
+        nearest, distances = _nearest(vectors, self._table, len(self._codec.lists), self._nprobe)
         distance = np.empty((len(vectors), NEIGHBOURS), np.float32)
         feature = np.empty(distance.shape, np.int64)
-        arrays = [faiss.swig_ptr(each) for each in (vectors, nearest, nothing, distance, feature)]
+        arrays = [faiss.swig_ptr(each) for each in (vectors, nearest, distances, distance, feature)]
         asked, lists, away, *answers = arrays
         with self._opening:
             index = self._index
@@ -209,8 +208,9 @@ def _table(centres: Floats) -> Floats:
     return np.ascontiguousarray(table)
 
 
-def _nearest(vectors: Floats, table: Floats, centres: int, count: int) -> NDArray[np.int64]:
-    """Numbers of the `count` centres nearest to each vector, int64 [n, count] in no order; -1 where there are no more.
+def _nearest(vectors: Floats, table: Floats, centres: int, count: int) -> tuple[NDArray[np.int64], Floats]:
+    """Numbers of the `count` centres nearest to each vector, int64 [n, count] in no order, -1 where there are no more;
+    and squared distances float32 [n, count] for vectors of length 1.
 
     The same as a search in FAISS' flat index in half the time: most of that goes into finding the nearest few of the
     products. So the best of each of many groups are found, then the best groups, then the best of these.
@@ -218,6 +218,7 @@ def _nearest(vectors: Floats, table: Floats, centres: int, count: int) -> NDArra
     total = table.shape[1]
     vectors = np.column_stack([vectors, np.ones(len(vectors), np.float32)])
     found = np.empty((len(vectors), count), np.int64)
+    away = np.empty((len(vectors), count), np.float32)
     for start in range(0, len(vectors), _AT_ONCE):
         near = vectors[start : start + _AT_ONCE] @ table
         groups = near.reshape(len(near), -1, _GROUPS).max(axis=1)
@@ -226,8 +227,9 @@ def _nearest(vectors: Floats, table: Floats, centres: int, count: int) -> NDArra
         near = np.take_along_axis(near, members, axis=1)
         best = np.argpartition(near, members.shape[1] - count, axis=1)[:, members.shape[1] - count :]
         found[start : start + _AT_ONCE] = np.take_along_axis(members, best, axis=1)
+        away[start : start + _AT_ONCE] = 1 - 2 * np.take_along_axis(near, best, axis=1)
     found[found >= centres] = -1
-    return found
+    return found, away
 
 
 def _company(votes: _Votes, references: Floats, queries: Floats) -> NDArray[np.float64]:

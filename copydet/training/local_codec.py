@@ -36,7 +36,7 @@ from copydet.records import Image, Pixels
 Matrix = NDArray[np.float64]
 Descriptors = NDArray[np.floating]
 
-REFERENCE_FEATURES = 150  # of one image
+REFERENCE_FEATURES = 172  # of one image
 PAIR_PERCENTILES, OTHER_PERCENTILES = (1, 5, 10, 25, 50, 75), (50, 90, 99, 99.9, 99.99)
 
 _STRENGTH_SHARES = (0.1, 0.25, 0.4, 0.25)  # of STRENGTHS
@@ -53,8 +53,8 @@ _BLOCK = 8192
 class CodecSize:
     """Numbers of the projection, bytes of the quantiser, inverted lists."""
 
-    dimension: int = 64
-    parts: int = 16
+    dimension: int = 48
+    parts: int = 8
     lists: int = 2048
 
 

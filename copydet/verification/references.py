@@ -19,7 +19,7 @@ from copydet.verification.agreement import Picture
 from copydet.verification.verify import ReferenceSide, to_grey
 
 _KEPT = 256  # pictures: queries of one batch often share them
-FEATURES = 110  # of a reference whose shard has none
+FEATURES = 172  # of a reference whose shard has none
 _NUMBERS = itertools.count()
 
 

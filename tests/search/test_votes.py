@@ -11,6 +11,7 @@ import skimage
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
+from copydet.errors import CopydetError
 from copydet.images.edits import EDITS
 from copydet.local_features.codes import shipped_codec, unpack_frames
 from copydet.local_features.describe import QueryFeatures, describe_local, query_features
@@ -133,8 +134,31 @@ def test_no_features_on_either_side_give_no_votes() -> None:
 def test_the_nearest_lists_are_those_of_an_exhaustive_search(centres: int) -> None:
     rng = np.random.default_rng(centres)
     vectors, places = rng.normal(size=(300, 8)).astype(np.float32), rng.normal(size=(centres, 8)).astype(np.float32)
-    found = np.sort(_nearest(vectors, _table(places), len(places), 6), axis=1)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found, away = _nearest(vectors, _table(places), len(places), 6)
+    order = found.argsort(axis=1)
+    found, away = np.take_along_axis(found, order, axis=1), np.take_along_axis(away, order, axis=1)
     distance = ((vectors[:, None] - places) ** 2).sum(axis=2)
     right = np.sort(distance.argsort(axis=1)[:, :6], axis=1)
     assert np.array_equal(found[:, -right.shape[1] :], right)
+    assert np.allclose(away[:, -right.shape[1] :], np.take_along_axis(distance, right, axis=1), atol=1e-5)
     assert (found[:, : -right.shape[1]] == -1).all()
+
+
+def test_distances_are_those_to_the_decoded_features() -> None:
+    stored, codec = join_local(records()), shipped_codec()
+    vectors = pasted().vectors[0]
+    distance, feature = LocalLists(codec, [stored])._search(vectors, None)
+    exact = ((vectors[:, None] - codec.decode_vectors(stored.features)) ** 2).sum(axis=2)
+    assert np.allclose(distance, np.take_along_axis(exact, feature, axis=1), atol=1e-4)
+
+
+def test_features_of_a_list_that_there_is_not_are_refused_in_one_line() -> None:
+    damaged = [each.copy() for each in records()]
+    damaged[3][0, 4:6] = 255
+    for ask in (
+        lambda: LocalLists(shipped_codec(), [join_local(damaged)]).vote(pasted(), 5),
+        lambda: shipped_codec().decode(damaged[3]),
+    ):
+        with pytest.raises(CopydetError, match="damaged .list 65,535 of 2,048"):
+            ask()
