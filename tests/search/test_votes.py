@@ -150,7 +150,9 @@ def test_distances_are_those_to_the_decoded_features() -> None:
     vectors = pasted().vectors[0]
     distance, feature = LocalLists(codec, [stored])._search(vectors, None)
     exact = ((vectors[:, None] - codec.decode_vectors(stored.features)) ** 2).sum(axis=2)
-    assert np.allclose(distance, np.take_along_axis(exact, feature, axis=1), atol=1e-4)
+    there = feature >= 0
+    assert there.mean() > 0.9
+    assert np.allclose(distance[there], np.take_along_axis(exact, feature, axis=1)[there], atol=1e-4)
 
 
 def test_features_of_a_list_that_there_is_not_are_refused_in_one_line() -> None:
