@@ -151,7 +151,7 @@ def test_distances_are_those_to_the_decoded_features() -> None:
     distance, feature = LocalLists(codec, [stored])._search(vectors, None)
     exact = ((vectors[:, None] - codec.decode_vectors(stored.features)) ** 2).sum(axis=2)
     there = feature >= 0
-    assert there.mean() > 0.9
+    assert there.mean() > 0.7
     assert np.allclose(distance[there], np.take_along_axis(exact, feature, axis=1)[there], atol=1e-4)
 
 
