@@ -38,11 +38,13 @@ from copydet.local_features.describe import describe_local, query_features  # no
 from copydet.local_features.extract import extract  # noqa: E402
 from copydet.local_features.frames import VARIANTS, agreeing  # noqa: E402
 from copydet.records import Pixels  # noqa: E402
+from copydet.shards.recipe import load_recipe  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-COUNT, QUERY_COUNT, QUERY_EDGE = 110, 450, 512
+COUNT, QUERY_COUNT, QUERY_EDGE = load_recipe("flat").local_features, 450, 512
 NEIGHBOURS, SHORTLIST = 5, 30
 FRAME_BYTES = 4
+CODED_BYTES = shipped_codec().record_bytes - FRAME_BYTES
 
 Features = tuple[np.ndarray, np.ndarray]  # frames float32 [n, 4], vectors [n, d]: float32, or uint8 for bits
 Variant = tuple[Features, tuple[bool, bool]]  # of a query: mirrored, negative
@@ -137,9 +139,9 @@ def _map(pixels: Pixels) -> Features:
 
 
 KINDS: dict[str, Kind] = {
-    "DoG at 320, 16-byte codes (shipped)": Kind(320, 18, _shipped, _shipped_query),
-    "DoG at 224, 16-byte codes": Kind(224, 18, _shipped, _shipped_query),
-    "DoG at 160, 16-byte codes": Kind(160, 18, _shipped, _shipped_query),
+    "DoG at 320, coded (shipped)": Kind(320, CODED_BYTES, _shipped, _shipped_query),
+    "DoG at 224, coded": Kind(224, CODED_BYTES, _shipped, _shipped_query),
+    "DoG at 160, coded": Kind(160, CODED_BYTES, _shipped, _shipped_query),
     "DoG at 320, RootSIFT as floats": Kind(320, 512, _root_sift, _root_sift_query),
     "ORB at 320": Kind(320, 32, _orb(COUNT), lambda pixels: _with_mirror(pixels, _orb(QUERY_COUNT))),
     "network's stride-16 map": Kind(320, 96, _map, lambda pixels: _with_mirror(pixels, _map), by_place=False),

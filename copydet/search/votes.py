@@ -47,7 +47,7 @@ NO_VOTES = Voted(np.empty(0, np.int64), np.empty(0))
 
 
 class LocalLists:
-    """The local features of all shards in inverted lists (FAISS IVFPQ), in memory: about 24 bytes a feature.
+    """The local features of all shards in inverted lists (FAISS IVFPQ), in memory: about 16 bytes a feature.
 
     Shards keep records in the order of images, for verification; the lists are put together when first asked for.
     """
