@@ -125,7 +125,7 @@ def test_local_features_of_another_kind_are_one_line_and_not_needed_without_them
     index = Index.open(thumbnails, device="cpu")
     index._shards = tuple(replace(shard, local_codec="older-1") for shard in index._shards)
     for wanted in ({"verify": False}, {"votes": False}, {}):
-        with pytest.raises(UsageError, match=r"of kind older-1.* index the images again"):
+        with pytest.raises(UsageError, match=r"of kind older-1.* copydet inspect --repair --index"):
             index.match(photos / "coffee.png", **wanted)  # type: ignore[arg-type]
     (result,) = index.match(photos / "coffee.png", votes=False, verify=False)
     assert result.matches[0].reference_id == "coffee.png"

@@ -92,7 +92,7 @@ class Shard:
         if self.local_codec != CODEC:
             raise UsageError(
                 f"the local features in {self.folder} are of kind {self.local_codec}, this copydet reads {CODEC}; "
-                "index the images again"
+                f"make them again from the originals with: copydet inspect --repair --index {self.folder.parent.parent}"
             )
         return map_local(self.folder / FEATURES, self.folder / OFFSETS, self.described)
 

@@ -162,5 +162,5 @@ def test_features_of_a_list_that_there_is_not_are_refused_in_one_line() -> None:
         lambda: LocalLists(shipped_codec(), [join_local(damaged)]).vote(pasted(), 5),
         lambda: shipped_codec().decode(damaged[3]),
     ):
-        with pytest.raises(CopydetError, match="damaged .list 65,535 of 2,048"):
+        with pytest.raises(CopydetError, match=r"damaged .list 65,535 of 2,048"):
             ask()

@@ -153,7 +153,7 @@ def test_local_features_of_another_codec_are_refused_when_they_are_asked_for_and
     assert entry.local is not None
     shard = open_shard(tmp_path, replace(entry, local=LocalEntry("older-0", 3)), D)
     assert (shard.local_codec, shard.codes.ntotal) == ("older-0", 10)
-    with pytest.raises(UsageError, match=f"of kind older-0, this copydet reads {CODEC}; index the images again"):
+    with pytest.raises(UsageError, match=f"of kind older-0, this copydet reads {CODEC}; make them again"):
         _ = shard.local
 
 
