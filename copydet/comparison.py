@@ -11,14 +11,17 @@ from copydet.errors import UsageError
 from copydet.images.loader import Also, load
 from copydet.images.queries import Query, list_queries
 from copydet.images.resize import Resize, resize_pixels
-from copydet.local_features.describe import LOCAL_EDGE, QUERY_EDGE, describe_local
-from copydet.matching import OpenDescriptor, is_guessed, judge
+from copydet.judging import judge
+from copydet.local_features.describe import LOCAL_EDGE, QUERY_EDGE, describe_image
+from copydet.matching import OpenDescriptor, is_guessed
 from copydet.pairs import Asked, Pair, PreparedQuery, prepare, verify_pairs
-from copydet.records import ImageRow, Match, Pixels, Vectors
+from copydet.records import ImageFeatures, ImageRow, Match, Pixels, Vectors
 from copydet.search.candidates import Candidate
 from copydet.search.exact import exact_similarity
+from copydet.search.gists import alike_in_gist
 from copydet.search.score_norm import background_similarity
-from copydet.verification.agreement import Picture
+from copydet.shards.local import StoredLocal, join_local
+from copydet.verification.canvas import Picture
 from copydet.verification.outline import Size
 from copydet.verification.references import FEATURES
 from copydet.verification.verify import ReferenceSide, to_grey
@@ -56,6 +59,7 @@ class _Side:
     query: PreparedQuery
     vectors: Vectors  # of its views, the whole first
     reference: ReferenceSide
+    features: StoredLocal
 
     @property
     def size(self) -> Size:
@@ -108,14 +112,16 @@ def _open(query: Query, opened: OpenDescriptor) -> _Side:
     row = batch.rows[0]
     if row.status != "ok":
         raise UsageError(f"{row.uri}: {row.message}")
-    prepared, records, picture = batch.also[0]
+    prepared, features, picture = batch.also[0]
     vectors = opened.runtime.describe((batch.pixels[0], *prepared.pixels))
-    return _Side(row, prepared, vectors, ReferenceSide(records, (row.width or 1, row.height or 1), lambda: picture))
+    size = row.width or 1, row.height or 1
+    reference = ReferenceSide(features.records, size, lambda: picture)
+    return _Side(row, prepared, vectors, reference, join_local([features]))
 
 
-def _both_roles(pixels: Pixels, opened: OpenDescriptor) -> tuple[PreparedQuery, np.ndarray, Picture]:
+def _both_roles(pixels: Pixels, opened: OpenDescriptor) -> tuple[PreparedQuery, ImageFeatures, Picture]:
     small = resize_pixels(pixels, Resize("long_edge", LOCAL_EDGE))
-    return prepare(pixels, opened.descriptor.resize, "auto"), describe_local(small, FEATURES), to_grey(small)
+    return prepare(pixels, opened.descriptor.resize, "auto"), describe_image(small, FEATURES), to_grey(small)
 
 
 def _pair(query: _Side, reference: _Side, opened: OpenDescriptor) -> Pair:
@@ -123,5 +129,7 @@ def _pair(query: _Side, reference: _Side, opened: OpenDescriptor) -> Pair:
     similarity = exact_similarity(query.vectors, reference.vectors[:1])[:, 0].astype(np.float32)
     normalised = similarity - background_similarity(query.vectors, opened.bank)
     best = int((normalised - cost).argmax())
-    candidate = Candidate(0, 0, best, float(similarity[best]), float(normalised[best]), 0.0)
+    (alike,) = alike_in_gist([reference.features], [query.query.gists], 1)
+    gist = next(iter(alike.asker.tolist()), None)
+    candidate = Candidate(0, 0, best, float(similarity[best]), float(normalised[best]), 0.0, gist=gist)
     return verify_pairs(query.query, query.row, [Asked(candidate, reference.row, reference.reference)])[0]

@@ -1,4 +1,4 @@
-"""The one path from an image to its matches: views and local features, candidates by both roads, verification,
+"""The one path from an image to its matches: views, local features and gists, candidates by all roads, verification,
 decision. Embeddings enter it behind describing, and are not verified.
 
 Everything streams in batches, and no number of a result depends on how images were batched, on threads or on shards.
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from copydet.decisions.calibration import Calibration, neutral, read_calibration, threshold_for_precision
-from copydet.decisions.decide import DEFAULT_PRECISION, decide
+from copydet.decisions.decide import DEFAULT_PRECISION
 from copydet.decisions.ignore import NOTHING, Ignored
 from copydet.descriptors.background import Bank, load_bank
 from copydet.descriptors.embeddings import read_vectors
@@ -26,13 +26,16 @@ from copydet.errors import UsageError
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.images.loader import Also, load
 from copydet.images.resize import Resize
+from copydet.judging import judge
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import QUERY_EDGE
-from copydet.pairs import Asked, Pair, PreparedQuery, Undecided, Verifying, prepare, verify_pairs
+from copydet.local_features.gist import NO_GIST
+from copydet.pairs import Asked, PreparedQuery, Undecided, Verifying, prepare, verify_pairs
 from copydet.process import usable_cpus
 from copydet.progress import Progress, Silent
-from copydet.records import Batch, Described, Image, Match, QueryResult, Vectors
+from copydet.records import Batch, Described, Image, ImageFeatures, QueryResult, Vectors
 from copydet.search.candidates import Candidate, look_up, propose
+from copydet.search.gists import NONE_ALIKE, AlikeInGist, alike_in_gist
 from copydet.search.merge import merge_views, view_offsets
 from copydet.search.reference_views import retrieve_references
 from copydet.search.retrieve import Scan
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CANDIDATES = 10  # of a query, or more where more are asked for
-_OF_VOTES = 0.6  # share of them that votes propose, if they have so many; the views propose the others
+_OF_VOTES, _OF_GISTS = 0.6, 0.1  # shares of them that votes and gists propose; the views propose the others
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,9 @@ class References:
 class MatchOptions:
     """`top_k` references are proposed for each query, whatever their score; `precision` decides which are matches.
 
-    `views`: which parts of a query are searched (see query_views); `votes`: whether local features propose references
-    too; `verify`: whether candidates are verified. Only embeddings, which have no pixels, go without all three.
-    `batch_size` images are described and searched together; it changes memory and speed, never a result.
+    `views`: which parts of a query are searched (see query_views); `votes`: whether local features and gists propose
+    references too; `verify`: whether candidates are verified. Only embeddings, which have no pixels, go without all
+    three. `batch_size` images are described and searched together; it changes memory and speed, never a result.
     """
 
     top_k: int = 10
@@ -153,7 +156,7 @@ def open_descriptor(descriptor: Descriptor, device: str = "auto") -> OpenDescrip
 
 def open_local(shards: Sequence[Shard]) -> LocalLists:
     """The local features of all shards; those made without have none. Raises UsageError for those of another kind."""
-    nothing = np.empty((0, shipped_codec().record_bytes), np.uint8)
+    nothing = ImageFeatures(np.empty((0, shipped_codec().record_bytes), np.uint8), NO_GIST)
     return LocalLists(shipped_codec(), [shard.local or join_local([nothing] * shard.described) for shard in shards])
 
 
@@ -230,7 +233,10 @@ def find_pairs(
         both = zip(batch.pixels, batch.also, strict=True)
         vectors = describe([each for whole, also in both for each in (whole, *also.pixels)])
         voted = _voted(batch.also, references, options, pool)
-        candidates = _candidates(references, vectors, opened, [each.views for each in batch.also], voted, count)
+        gists = [each.gists for each in batch.also]
+        alike = alike_in_gist(references.local.stored, gists, round(_OF_GISTS * count), references.chosen)
+        views = [each.views for each in batch.also]
+        candidates = _candidates(references, vectors, opened, views, voted, alike, count)
         return verifying.pairs(batch, candidates, look_up(references.shards, candidates))
 
     return found()
@@ -300,9 +306,10 @@ def _candidates(
     opened: OpenDescriptor,
     views: Sequence[Sequence[View]],
     voted: Sequence[Voted],
+    alike: Sequence[AlikeInGist],
     count: int,
 ) -> list[list[Candidate]]:
-    """The `count` candidates of each query, by both roads; `views` of each, `vectors` of all their views."""
+    """The `count` candidates of each query, by all roads; `views` of each, `vectors` of all their views."""
     offsets = view_offsets(views)
     cost = np.array([view.cost for each in views for view in each], np.float32)
     background = background_similarity(vectors, opened.bank)
@@ -319,7 +326,7 @@ def _candidates(
         each=references.each,
     )
     merged = merge_views(found, background + cost, offsets, count, reference_cost)
-    return propose(references.shards, vectors, background, cost, offsets, merged, voted, count)
+    return propose(references.shards, vectors, background, cost, offsets, merged, voted, alike, count)
 
 
 def _pairs_of_vectors(
@@ -333,8 +340,9 @@ def _pairs_of_vectors(
     whole = PreparedQuery((View("whole", np.empty((0, 0, 3), np.uint8), np.eye(3)),), ((0, 0),), (), None)
     with closing(described):
         for batch in described:
-            views, voted = [whole.views] * len(batch.ok), [NO_VOTES] * len(batch.ok)
-            candidates = _candidates(references, batch.vectors, opened, views, voted, options.top_k)
+            count = len(batch.ok)
+            views, voted, alike = [whole.views] * count, [NO_VOTES] * count, [NONE_ALIKE] * count
+            candidates = _candidates(references, batch.vectors, opened, views, voted, alike, options.top_k)
             known, proposed = look_up(references.shards, candidates), dict(zip(batch.ok, candidates, strict=True))
             for number, row in enumerate(batch.rows):
                 found = proposed.get(number, [])
@@ -352,45 +360,3 @@ def _results(
         kept = [pair for pair in found if (row.image_id, pair.reference.image_id) not in options.ignored]
         matches = judge(row.image_id, kept, opened.calibration, threshold)[: options.top_k]
         yield QueryResult(row.image_id, row.uri, row.status, row.message, matches)
-
-
-def judge(query_id: str, pairs: Sequence[Pair], calibration: Calibration, threshold: float) -> tuple[Match, ...]:
-    """The pairs of one query as matches, best first; equal scores in the order of the pairs."""
-    scores = score_pairs(pairs, calibration)
-    order = np.argsort(-scores, kind="stable")
-    return tuple(
-        _match(query_id, pairs[place], float(scores[place]), threshold, rank) for rank, place in enumerate(order, 1)
-    )
-
-
-def score_pairs(pairs: Sequence[Pair], calibration: Calibration) -> NDArray[np.float64]:
-    """The calibrated score of each pair, float64 [n]: from all that is known where it was verified."""
-    if pairs and pairs[0].verified:
-        return calibration.score_verified([pair.numbers for pair in pairs])
-    # `numbers` have the cost of further looks taken off, by which views have competed.
-    names = ("similarity", "normalised_similarity")
-    plain, normalised = ([getattr(pair.numbers, name) for pair in pairs] for name in names)
-    return calibration.score(plain, normalised)
-
-
-def _match(query_id: str, pair: Pair, score: float, threshold: float, rank: int) -> Match:
-    evidence = pair.evidence
-    overlaps = (None, None) if evidence is None else (evidence.query_overlap, evidence.reference_overlap)
-    geometry = None if evidence is None else evidence.geometry
-    return Match(
-        query_id=query_id,
-        reference_id=pair.reference.image_id,
-        score=score,
-        verdict=decide(score, threshold, *overlaps),
-        similarity=pair.similarity,
-        normalised_similarity=pair.normalised_similarity,
-        query_view=pair.view,
-        reference_view=pair.reference_view,
-        inliers=None if not pair.verified else 0 if geometry is None else geometry.inliers,
-        query_overlap=overlaps[0],
-        reference_overlap=overlaps[1],
-        transform=pair.transform,
-        rank=rank,
-        reference_uri=pair.reference.uri,
-        part=None if evidence is None else evidence.part,
-    )

@@ -4,36 +4,41 @@ the candidates of a batch of queries are verified by worker processes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from copydet.decisions.pair import PairNumbers, pair_numbers
 from copydet.images.resize import Resize, resize_pixels
 from copydet.local_features.describe import query_features
+from copydet.local_features.gist import GIST_BYTES, WAYS, Gists, gists_of
 from copydet.records import Batch, ImageRow, Pixels
 from copydet.search.candidates import Candidate
-from copydet.search.views import View, ViewLevel, query_views
+from copydet.search.views import View, ViewLevel, moved_to_view, query_views
 from copydet.verification.outline import Size, at_sizes
 from copydet.verification.references import ReferenceReader
-from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, to_grey, verify
+from copydet.verification.verify import Evidence, Place, QuerySide, ReferenceSide, to_grey, verify
 from copydet.workers import Workers
 
 _LOOKED_AT = 6  # candidates of a query whose pixels are compared without local features that say where
 _TOGETHER = 10  # candidates of a query that one process verifies
+NO_GISTS: Gists = np.empty((0, GIST_BYTES), np.int8)
 _ENOUGH = 100  # local features of a query for votes to find a turned copy without a turned view
 
 
 @dataclass(frozen=True)
 class PreparedQuery:
     """A query as it leaves its decoding thread: views (without the whole's pixels, which the loader has resized), and
-    what verification wants to see; `side` None: no one will.
+    what verification wants to see; `side` None: no one will. `gists` int8 [n, GIST_BYTES]: in all WAYS of each of the
+    views whose numbers are `pictures`.
     """
 
     views: tuple[View, ...]
     sizes: tuple[Size, ...]
     pixels: tuple[Pixels, ...]
     side: QuerySide | None
+    pictures: tuple[int, ...] = ()
+    gists: Gists = field(default_factory=NO_GISTS.copy)
 
     def described(self) -> "PreparedQuery":
         """It without the pixels of its views, which no one needs again."""
@@ -71,7 +76,13 @@ def prepare(pixels: Pixels, resize: Resize, level: ViewLevel, local: bool = True
     resized = tuple(resize_pixels(view.pixels, resize) for view in views[1:])
     places = tuple(View(view.name, view.pixels[:0], view.to_whole, view.cost) for view in views)
     side = None if features is None else QuerySide(features, to_grey(pixels))
-    return PreparedQuery(places, tuple(view.pixels.shape[1::-1] for view in views), resized, side)
+    sizes = tuple(view.pixels.shape[1::-1] for view in views)
+    if side is None:
+        return PreparedQuery(places, sizes, resized, side)
+    # The whole, and rectangles found in it: what may be a whole picture costs nothing.
+    pictures = tuple(number for number, view in enumerate(views) if view.cost == 0)
+    gists = np.concatenate([gists_of(views[number].pixels) for number in pictures])
+    return PreparedQuery(places, sizes, resized, side, pictures, gists)
 
 
 @dataclass(frozen=True)
@@ -96,15 +107,26 @@ def _verify_pair(query: PreparedQuery, row: ImageRow, asked: Asked) -> Pair:
     candidate, reference, side = asked.candidate, asked.reference, asked.side
     view, evidence, transform = query.views[candidate.view], None, None
     if side is not None and query.side is not None:
-        place = view.to_whole if asked.look else None
-        size = query.sizes[candidate.view]
-        evidence = verify(query.side, side, place, size, candidate.part, candidate.voters)
+        evidence = verify(query.side, side, _places(query, asked), candidate.voters)
         if evidence is not None:
             transform = _full_size(evidence, query.side.picture.size, row, reference)
     plain, normalised = candidate.similarity, candidate.normalised
     numbers = pair_numbers(plain, normalised - view.cost - candidate.reference_cost, evidence)
     verified, part = side is not None, candidate.part.name
     return Pair(reference, plain, normalised, view.name, verified, evidence, numbers, transform, part)
+
+
+def _places(query: PreparedQuery, asked: Asked) -> list[Place]:
+    """Where the view, if that is worth a look, and the gist that found a candidate have it."""
+    candidate, places = asked.candidate, []
+    if asked.look:
+        to_whole, size = query.views[candidate.view].to_whole, query.sizes[candidate.view]
+        places.append(Place(to_whole, size, candidate.part))
+    if candidate.gist is not None:
+        number = query.pictures[candidate.gist // len(WAYS)]
+        to_view, size = moved_to_view(query.sizes[number], *WAYS[candidate.gist % len(WAYS)])
+        places.append(Place(query.views[number].to_whole @ to_view, size))
+    return places
 
 
 def _full_size(evidence: Evidence, seen: Size, query: ImageRow, reference: ImageRow) -> tuple[float, ...]:

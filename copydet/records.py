@@ -65,18 +65,31 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class ImageFeatures:
+    """What is stored of an image beside its descriptor: its local features, `records` uint8 [n, bytes of a record],
+    strongest first, and its `gist` int8 [bytes of a gist].
+    """
+
+    records: NDArray[np.uint8]
+    gist: NDArray[np.int8]
+
+    @property
+    def nbytes(self) -> int:
+        return self.records.nbytes + self.gist.nbytes
+
+
+@dataclass(frozen=True)
 class Described:
     """Images in source order with their descriptors: `vectors[j]`, float32 [dimension], belongs to `rows[ok[j]]`.
 
-    `local[j]` are the same image's local features, uint8 [n, bytes of a record]; empty where none are stored. `repeats`
-    as in Batch. `views[j]` are the descriptors of its parts, float32 [parts, dimension]; empty where only wholes are
-    described.
+    `local[j]` are the same image's features; empty where none are stored. `repeats` as in Batch. `views[j]` are the
+    descriptors of its parts, float32 [parts, dimension]; empty where only wholes are described.
     """
 
     rows: Sequence[ImageRow]
     ok: Sequence[int]
     vectors: Vectors
-    local: Sequence[NDArray[np.uint8]] = ()
+    local: Sequence[ImageFeatures] = ()
     repeats: Sequence[tuple[int, int]] = ()
     views: Sequence[Vectors] = ()
 

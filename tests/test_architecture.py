@@ -15,7 +15,7 @@ PACKAGE = ROOT / "copydet"
 ORDER = [
     *("errors", "process", "progress", "records", "workers"),
     *("images", "descriptors", "local_features", "store", "shards", "engines", "search", "verification", "decisions"),
-    *("pairs", "matching", "comparison", "tuning", "index"),
+    *("pairs", "judging", "matching", "comparison", "tuning", "index"),
     *("dedup", "audit", "training", "evaluation", "reports", "cli"),
 ]
 ONLY_IN = {

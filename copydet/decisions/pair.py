@@ -13,8 +13,8 @@ class PairNumbers:
 
     `similarity`, `normalised_similarity`: of the view that found the reference, or of the best one. `inliers`,
     `weight`, `possible`, `error`: see Geometry. `agreement` (median), `agreeing` (share), `blocks`, `textured`, `bend`,
-    `in_place`, `tone`, `coarse`, `coarse_bend`: see Agreement. `compared`: 1 where pixels of both images were looked
-    at, else 0. Overlaps: what the transform allows (Evidence.place_overlaps).
+    `in_place`, `tone`, `coarse`, `coarse_bend`, `outlines`: see Agreement. `compared`: 1 where pixels of both
+    images were looked at, else 0. Overlaps: what the transform allows (Evidence.place_overlaps).
     """
 
     similarity: float
@@ -35,6 +35,7 @@ class PairNumbers:
     tone: float = 0.0
     coarse: float = 0.0
     coarse_bend: float = 0.0
+    outlines: float = 0.0
 
 
 def pair_numbers(similarity: float, normalised_similarity: float, evidence: "Evidence | None") -> PairNumbers:
@@ -60,4 +61,5 @@ def pair_numbers(similarity: float, normalised_similarity: float, evidence: "Evi
         tone=0.0 if agreement is None else float(agreement.tone),
         coarse=0.0 if agreement is None else float(agreement.coarse),
         coarse_bend=0.0 if agreement is None else float(agreement.coarse_bend),
+        outlines=0.0 if agreement is None else float(agreement.outlines),
     )

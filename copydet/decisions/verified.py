@@ -39,7 +39,7 @@ NUMBERS = (
     "log reference overlap",
     "whole of neither",
 )
-PIXEL_NUMBERS = ("agreement", "agreeing", "log blocks", "bend", "in place", "tone", "coarse", "coarse bend")
+PIXEL_NUMBERS = ("agreement", "agreeing", "log blocks", "bend", "in place", "tone", "coarse", "coarse bend", "outlines")
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def numbers_of(pairs: Sequence[PairNumbers], names: Sequence[str]) -> NDArray[np
         "tone": columns["tone"],
         "coarse": columns["coarse"],
         "coarse bend": columns["coarse_bend"],
+        "outlines": columns["outlines"],
     }
     return np.stack([named[name] for name in names], axis=1)
 

@@ -29,10 +29,10 @@ from copydet.process import usable_cpus
 from copydet.progress import Progress
 from copydet.records import ImageRow
 from copydet.store import atomic
-from copydet.verification.agreement import Picture
+from copydet.verification.canvas import Picture
 from copydet.verification.outline import Size, at_sizes
 from copydet.verification.references import ReferenceReader
-from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, verify
+from copydet.verification.verify import Evidence, Place, QuerySide, ReferenceSide, verify
 from copydet.workers import Workers
 
 BLOCK = 16_384  # candidates judged in one checkpoint
@@ -192,7 +192,7 @@ def _verify(asked: ReferenceSide, group: Sequence[_Candidate], others: Sequence[
     looked = []
     for each, side in zip(group, others, strict=True):
         reference = side if asked.picture is not None else replace(side, see=partial(_seen, None))
-        looked.append(_Looked(each, verify(query, reference, np.eye(3), seen), seen))
+        looked.append(_Looked(each, verify(query, reference, [Place(np.eye(3), seen)]), seen))
     return looked
 
 

@@ -13,8 +13,10 @@ import numpy as np
 from copydet.dedup.collection import Collection, Numbers
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import QueryFeatures
+from copydet.local_features.gist import NO_GIST
 from copydet.local_features.stored import stored_features
 from copydet.process import usable_cpus
+from copydet.records import ImageFeatures
 from copydet.search.votes import LocalLists
 from copydet.shards.local import join_local
 
@@ -47,7 +49,8 @@ class Voting:
 
     @cached_property
     def _lists(self) -> LocalLists:
-        return LocalLists(shipped_codec(), [join_local(self.collection.records(self.numbers.tolist()))], nprobe=_NPROBE)
+        stored = [ImageFeatures(records, NO_GIST) for records in self.collection.records(self.numbers.tolist())]
+        return LocalLists(shipped_codec(), [join_local(stored)], nprobe=_NPROBE)
 
     def _of_images(self, lists: LocalLists, numbers: Numbers) -> list[Numbers]:
         queries = []

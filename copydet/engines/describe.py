@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
 from copydet.descriptors.runtimes import Runtime
 from copydet.images.loader import Also
 from copydet.images.parts import REFERENCE_VIEWS, cut
 from copydet.images.resize import Resize, resize_pixels
-from copydet.local_features.describe import LOCAL_EDGE, QUERY_EDGE, describe_local
-from copydet.records import Batch, Described, Pixels
+from copydet.local_features.describe import LOCAL_EDGE, QUERY_EDGE, describe_image
+from copydet.records import Batch, Described, ImageFeatures, Pixels
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,7 @@ class PreparedReference:
     parts, resized for the descriptor.
     """
 
-    local: NDArray[np.uint8] | None
+    local: ImageFeatures | None
     parts: tuple[Pixels, ...]
 
     @property
@@ -43,7 +40,7 @@ def also_of_reference(resize: Resize, local_features: int, reference_views: str)
 def prepare_reference(pixels: Pixels, resize: Resize, local_features: int, reference_views: str) -> PreparedReference:
     """See `also_of_reference`, whose work this is."""
     small = resize_pixels(pixels, Resize("long_edge", LOCAL_EDGE))
-    local = describe_local(small, local_features) if local_features else None
+    local = describe_image(small, local_features) if local_features else None
     parts = tuple(resize_pixels(cut(pixels, part), resize) for part in REFERENCE_VIEWS[reference_views])
     return PreparedReference(local, parts)
 

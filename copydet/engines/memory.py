@@ -8,6 +8,7 @@ from pathlib import Path
 from copydet.errors import UsageError
 from copydet.images.decode import Limits
 from copydet.local_features.describe import RECORD_BYTES
+from copydet.local_features.gist import GIST_BYTES
 from copydet.shards.recipe import Recipe
 from copydet.shards.staging import CHUNK_IMAGES
 
@@ -55,7 +56,8 @@ def memory_plan(
     given = max_memory if max_memory is not None else total_memory() // 2
     process = resident_bytes() + _LIBRARIES + (workers * _WORKER if local_features else 0)
     decode = workers * _DECODE + limits.max_bytes + 3 * limits.max_pixels
-    staged = 2 * CHUNK_IMAGES * (local_features * RECORD_BYTES + 4 * view_numbers)
+    features = local_features * RECORD_BYTES + (GIST_BYTES if local_features else 0)
+    staged = 2 * CHUNK_IMAGES * (features + 4 * view_numbers)
     least = process + max(decode + staged + _LEAST_QUEUE, _LEAST_WORK)
     if given < least:
         raise UsageError(

@@ -37,13 +37,14 @@ from copydet.records import Described, Image
 from copydet.shards.build import codes_of
 from copydet.shards.check import check_index
 from copydet.shards.deletions import move_deletions
-from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, join_local, write_local
+from copydet.shards.local import LOCAL_FILES, StoredLocal, join_local, local_files, write_local
 from copydet.shards.quantiser import decode_exact, recover_quantiser, write_codes
 from copydet.shards.shard import (
     CODES,
     DESCRIPTORS,
     IMAGES,
     VIEW_DESCRIPTORS,
+    file_names,
     fits,
     map_descriptors,
     vector_files,
@@ -180,6 +181,8 @@ def _mend_shard(
     old = snapshots.shard_folder(index, shard.name)
     if IMAGES in bad:
         raise CopydetError(f"{IMAGES} cannot be made again; restore it from a copy, or index anew")
+    if bad & set(LOCAL_FILES):
+        bad = bad | set(LOCAL_FILES)
     atomic.remove(folder)
     atomic.make_folder(folder)
     for name in shard.files.keys() - bad:
@@ -192,17 +195,16 @@ def _mend_shard(
             bad = bad - {descriptors}
         elif descriptors in bad:
             bad = bad | {codes}
-    if bad & {DESCRIPTORS, VIEW_DESCRIPTORS, FEATURES, OFFSETS}:
+    if bad & {DESCRIPTORS, VIEW_DESCRIPTORS, *LOCAL_FILES}:
         features = _from_originals(old / IMAGES, folder, snapshot, shard, bad, means)
-        local = LocalEntry(CODEC, features) if bad & {FEATURES, OFFSETS} else local
+        local = LocalEntry(CODEC, features) if bad & set(LOCAL_FILES) else local
     for codes, descriptors, _ in vector_files(shard.reference_views):
         if codes in bad:
             vectors = map_descriptors(folder / descriptors, snapshot.descriptor.dimension)
             with atomic.new_file(folder / codes) as path:
                 write_codes(path, codes_of(index, snapshot, shard.codes).quantiser, vectors)
-    entry = replace(
-        shard, name=folder.name, files={name: file_entry(folder / name) for name in shard.files}, local=local
-    )
+    names = file_names(shard.reference_views, local is not None)
+    entry = replace(shard, name=folder.name, files={name: file_entry(folder / name) for name in names}, local=local)
     if reason := fits(entry, snapshot.descriptor.dimension):
         raise CopydetError(reason)
     return entry
@@ -212,7 +214,7 @@ def _from_originals(
     images: Path, folder: Path, snapshot: Snapshot, shard: ShardEntry, bad: set[str], means: _Means
 ) -> int:
     """Describe the originals of a shard again and write what is `bad`; returns the number of local features."""
-    wants_local = bool(bad & {FEATURES, OFFSETS})
+    wants_local = bool(bad & set(LOCAL_FILES))
     count = int(snapshot.recipe.get("local_features", 0)) if wants_local else 0
     with ExitStack() as stack:
         files = {
@@ -229,7 +231,7 @@ def _from_originals(
                 yield join_local(batch.local)
 
         if wants_local:
-            return write_local(folder / FEATURES, folder / OFFSETS, parts())
+            return write_local(local_files(folder), parts())
         return sum(len(part.features) for part in parts())
 
 

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.extract import extract, invert, mirror
 from copydet.local_features.frames import VARIANTS
+from copydet.local_features.gist import describe_gist
 from copydet.local_features.pyramid import Floats
-from copydet.records import Pixels
+from copydet.records import ImageFeatures, Pixels
 
-CODEC = "dog-rootsift-lda48-pq8-2"
+CODEC = "dog-rootsift-lda48-pq8-gist64"
 RECORD_BYTES = 14
 LOCAL_EDGE = 320  # pixels of the longer side of a reference
 QUERY_EDGE = 512  # and of a query: what was pasted into it is small there
@@ -26,6 +27,11 @@ _QUERY_FAVOUR = 1.0
 def describe_local(pixels: Pixels, count: int) -> NDArray[np.uint8]:
     """Local features of a reference [h, w, 3]: uint8 [at most count, RECORD_BYTES], strongest first."""
     return shipped_codec().encode(extract(pixels, count, contrast=_CONTRAST))
+
+
+def describe_image(pixels: Pixels, count: int) -> ImageFeatures:
+    """All that is stored of a reference [h, w, 3] beside its descriptor: `count` local features at most, its gist."""
+    return ImageFeatures(describe_local(pixels, count), describe_gist(pixels))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""Two roads, one list: the references that the views of a query find, and those that its local features vote for."""
+"""Three roads, one list: the references that the views of a query find, those that its local features vote for, and
+those that are like it in gist.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from copydet.images.parts import WHOLE, Part
 from copydet.local_features.frames import Voters
 from copydet.records import ImageRow, StoredVectors, Vectors
 from copydet.search.exact import exact_similarity
+from copydet.search.gists import AlikeInGist
 from copydet.search.merge import Merged
 from copydet.search.views import CHANCE
 from copydet.search.votes import Voted
@@ -25,7 +28,7 @@ class Candidate:
     `similarity` and `normalised` are those of the view, number `view` of the query's, that is the most similar after
     its background and its cost, to `part` of the reference, which costs as much as a part of the query; only the
     whole query is compared with parts. `votes` is the weight of the local features' votes, 0 where they did not propose
-    it. `voters` are those that agree, as in Voted.
+    it. `voters` are those that agree, as in Voted. `gist`: which of the query's gists proposed it, None where none did.
     """
 
     shard: int
@@ -36,6 +39,7 @@ class Candidate:
     votes: float
     voters: Voters | None = None
     part: Part = WHOLE
+    gist: int | None = None
 
     @property
     def reference_cost(self) -> float:
@@ -51,26 +55,34 @@ def propose(
     offsets: NDArray[np.int64],
     merged: Merged,
     voted: Sequence[Voted],
+    alike: Sequence[AlikeInGist],
     count: int,
 ) -> list[list[Candidate]]:
-    """The candidates of each query, `count` at most: all that `voted` proposes, and the best of `merged` beside them.
+    """The candidates of each query, `count` at most: all that `voted` and `alike` propose, and the best of `merged`
+    beside them.
 
     `vectors` float32 [views, d], `background` similarity and `cost` [views] are of all queries' views, those of query q
     from offsets[q] on.
     """
     starts = np.cumsum([0, *(len(shard.descriptors) for shard in shards)])
     proposed = []
-    for query, votes in enumerate(voted):
-        shard = np.searchsorted(starts, votes.image, side="right") - 1
-        rows = zip(shard.tolist(), (votes.image - starts[shard]).tolist(), strict=True)
+    for query, (votes, in_gist) in enumerate(zip(voted, alike, strict=True)):
         of_votes = zip(votes.weight.tolist(), votes.voters, strict=True)
-        weights: _Votes = dict(zip(rows, of_votes, strict=True))
+        weights: _Votes = dict(zip(_places(votes.image, starts), of_votes, strict=True))
+        gists = dict(zip(_places(in_gist.image, starts), in_gist.asker.tolist(), strict=True))
         used = merged.row[query] >= 0
         by_view = zip(merged.shard[query, used].tolist(), merged.row[query, used].tolist(), strict=True)
-        places = list(dict.fromkeys([*weights, *by_view]))[:count]
+        places = list(dict.fromkeys([*weights, *gists, *by_view]))[:count]
         views = slice(int(offsets[query]), int(offsets[query + 1]))
-        proposed.append(_look_at(shards, vectors[views], background[views], cost[views], places, weights))
+        looked_at = _look_at(shards, vectors[views], background[views], cost[views], places, weights)
+        proposed.append([replace(each, gist=gists.get((each.shard, each.row))) for each in looked_at])
     return proposed
+
+
+def _places(images: NDArray[np.int64], starts: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """(shard, row) of images counted through all shards."""
+    shard = np.searchsorted(starts, images, side="right") - 1
+    return list(zip(shard.tolist(), (images - starts[shard]).tolist(), strict=True))
 
 
 def look_up(shards: Sequence[Shard], candidates: Sequence[Sequence[Candidate]]) -> dict[tuple[int, int], ImageRow]:

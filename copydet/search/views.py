@@ -24,6 +24,9 @@ CHANCE = 0.06
 _AROUND = (0.08, 0.8)  # shares of the image that a rectangle has to cover for its surroundings to be looked at
 
 
+Size = tuple[int, int]  # width and height
+
+
 @dataclass(frozen=True)
 class View:
     """`pixels` uint8 [h, w, 3], sharing the memory of the whole image where nothing was painted over.
@@ -108,11 +111,17 @@ def part(view: View, name: str, left: int, top: int, right: int, bottom: int) ->
 
 def moved(view: View, name: str, *, quarter_turns: int = 0, mirrored: bool = False) -> View:
     """A view turned anticlockwise, then mirrored left to right."""
-    pixels, to_whole = view.pixels, view.to_whole
+    pixels = np.rot90(view.pixels, quarter_turns)
+    to_view, _ = moved_to_view(view.pixels.shape[1::-1], quarter_turns, mirrored)
+    return View(name, pixels[:, ::-1] if mirrored else pixels, view.to_whole @ to_view)
+
+
+def moved_to_view(size: Size, quarter_turns: int, mirrored: bool) -> tuple[NDArray[np.float64], Size]:
+    """What takes pixels of a moved view back to those of the view, of `size` (width, height); and its own size."""
+    to_view = np.eye(3)
     for _ in range(quarter_turns % 4):
-        to_whole = to_whole @ np.array([[0, -1, pixels.shape[1] - 1], [1, 0, 0], [0, 0, 1]], np.float64)
-        pixels = np.rot90(pixels)
+        to_view = to_view @ np.array([[0, -1, size[0] - 1], [1, 0, 0], [0, 0, 1]], np.float64)
+        size = size[1], size[0]
     if mirrored:
-        to_whole = to_whole @ np.array([[-1, 0, pixels.shape[1] - 1], [0, 1, 0], [0, 0, 1]], np.float64)
-        pixels = pixels[:, ::-1]
-    return View(name, pixels, to_whole)
+        to_view = to_view @ np.array([[-1, 0, size[0] - 1], [0, 1, 0], [0, 0, 1]], np.float64)
+    return to_view, size

@@ -14,7 +14,7 @@ from copydet.errors import CopydetError
 from copydet.local_features.describe import CODEC
 from copydet.shards.chunks import Chunk
 from copydet.shards.duplicates import read_duplicates
-from copydet.shards.local import FEATURES, OFFSETS, write_local
+from copydet.shards.local import local_files, write_local
 from copydet.shards.metadata import conform, read_schema, unify_schemas
 from copydet.shards.quantiser import read_quantiser, train_quantiser, write_codes
 from copydet.shards.shard import DESCRIPTORS, IMAGES, file_names, map_descriptors, vector_files
@@ -146,7 +146,7 @@ def _rename(rows: pa.Table, renamed: pa.Table | None) -> pa.Table:
 
 def _write_local(folder: Path, chunks: Sequence[Chunk], renamed: dict[int, pa.Table]) -> LocalEntry:
     parts = (chunk.local().without(_left_out(chunk, renamed)) for chunk in chunks)
-    return LocalEntry(CODEC, write_local(folder / FEATURES, folder / OFFSETS, parts))
+    return LocalEntry(CODEC, write_local(local_files(folder), parts))
 
 
 def _left_out(chunk: Chunk, renamed: dict[int, pa.Table]) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from copydet.records import StoredVectors
-from copydet.shards.local import StoredLocal, map_local
+from copydet.shards.local import LocalFiles, StoredLocal, map_local
 from copydet.shards.shard import map_descriptors
 
 
@@ -37,14 +37,14 @@ class Chunk:
         return self.vectors_path.with_suffix(".views")
 
     @property
-    def local_paths(self) -> tuple[Path, Path]:
-        return self.vectors_path.with_suffix(".local"), self.vectors_path.with_suffix(".offsets")
+    def local_files(self) -> LocalFiles:
+        return LocalFiles(*(self.vectors_path.with_suffix(kind) for kind in (".local", ".offsets", ".gists")))
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Its files in the order in which they are written: with its rows it is a chunk."""
         views = (self.views_path,) if self.parts else ()
-        return (self.vectors_path, *views, *(self.local_paths if self.has_local else ()), self.rows_path)
+        return (self.vectors_path, *views, *(self.local_files if self.has_local else ()), self.rows_path)
 
     @property
     def stamp(self) -> tuple[int, int, int]:
@@ -65,4 +65,4 @@ class Chunk:
 
     def local(self) -> StoredLocal:
         """Local features of the same images, mapped. Raises CopydetError where they are damaged."""
-        return map_local(*self.local_paths, self.described)
+        return map_local(self.local_files, self.described)

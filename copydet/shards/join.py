@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from copydet.local_features.describe import CODEC
 from copydet.shards.build import Codes, write_tables
-from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, write_local
+from copydet.shards.local import StoredLocal, local_files, write_local
 from copydet.shards.metadata import conform, read_schema, unify_schemas
 from copydet.shards.quantiser import write_codes
 from copydet.shards.shard import IMAGES, Shard, file_names, map_descriptors, vector_files
@@ -50,7 +50,7 @@ def join_shards(
             write_codes(path, codes.quantiser, map_descriptors(folder / descriptors_name, dimension))
     local = None
     if all(shard.local is not None for shard in shards):
-        local = LocalEntry(CODEC, write_local(folder / FEATURES, folder / OFFSETS, _local(parts)))
+        local = LocalEntry(CODEC, write_local(local_files(folder), _local(parts)))
     files = {name: file_entry(folder / name) for name in file_names(views, local is not None)}
     return ShardEntry(folder.name, described + failed, described, codes.factory, files, local, views)
 

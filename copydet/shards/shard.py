@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from copydet.errors import CopydetError, UsageError
 from copydet.images.parts import REFERENCE_VIEWS, Part
 from copydet.local_features.describe import CODEC, RECORD_BYTES
+from copydet.local_features.gist import GIST_BYTES
 from copydet.records import StoredVectors
 from copydet.shards.codes import read_codes
-from copydet.shards.local import FEATURES, OFFSETS, StoredLocal, map_local
+from copydet.shards.local import FEATURES, LOCAL_FILES, StoredLocal, local_files, map_local
 from copydet.store.snapshots import LocalEntry, ShardEntry, check_file, parse_shard, shard_folder
 
 CODES, DESCRIPTORS, IMAGES = "codes.faiss", "descriptors.f16", "images.parquet"
@@ -37,7 +38,7 @@ def vector_files(reference_views: str) -> tuple[tuple[str, str, int], ...]:
 def file_names(reference_views: str, has_local: bool) -> tuple[str, ...]:
     """The files of a shard."""
     vectors = [name for codes, descriptors, _ in vector_files(reference_views) for name in (codes, descriptors)]
-    return (*vectors, IMAGES, *((FEATURES, OFFSETS) if has_local else ()))
+    return (*vectors, IMAGES, *(LOCAL_FILES if has_local else ()))
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Shard:
                 f"the local features in {self.folder} are of kind {self.local_codec}, this copydet reads {CODEC}; "
                 f"make them again from the originals with: copydet inspect --repair --index {self.folder.parent.parent}"
             )
-        return map_local(self.folder / FEATURES, self.folder / OFFSETS, self.described)
+        return map_local(local_files(self.folder), self.described)
 
     @property
     def images_path(self) -> Path:
@@ -162,21 +163,21 @@ def fits(entry: ShardEntry, dimension: int) -> str:
     """Why the names, sizes and counts of a shard do not fit each other; empty when they do."""
     if entry.reference_views not in REFERENCE_VIEWS:
         return f"it has views of a kind ({entry.reference_views}) that this copydet does not know"
-    for name in file_names(entry.reference_views, entry.local is not None):
+    known = entry.local if entry.local and entry.local.codec == CODEC else None  # another codec may have other files
+    for name in file_names(entry.reference_views, known is not None):
         if name not in entry.files:
             return f"the snapshot lists no {name}"
     for _, name, of_image in vector_files(entry.reference_views):
         if entry.files[name].bytes != of_image * entry.described * dimension * 2:
             return f"{name} does not hold {of_image * entry.described:,} descriptors of {dimension} numbers"
-    if entry.local and not _local_fits(entry, entry.local):
-        return f"{FEATURES} does not hold {entry.local.features:,} local features"
+    if known and not _local_fits(entry, known):
+        return f"{FEATURES} does not hold {known.features:,} local features of {entry.described:,} images"
     return ""
 
 
 def _local_fits(entry: ShardEntry, local: LocalEntry) -> bool:
-    """Whether the sizes are right, as far as they are known: another codec may have records of another size."""
-    known = local.codec != CODEC or entry.files[FEATURES].bytes == local.features * RECORD_BYTES
-    return known and entry.files[OFFSETS].bytes == 8 * (entry.described + 1)
+    sizes = local.features * RECORD_BYTES, 8 * (entry.described + 1), GIST_BYTES * entry.described
+    return tuple(entry.files[name].bytes for name in LOCAL_FILES) == sizes
 
 
 def map_descriptors(path: Path, dimension: int) -> StoredVectors:

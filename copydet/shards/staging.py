@@ -3,7 +3,7 @@
 building/plan.json             what is being built; a run goes on only from chunks of the same plan
 building/chunk-000000.f16      descriptors of the chunk's images with status ok, raw float16 [described, dimension]
 building/chunk-000000.views    descriptors of their parts, float16 [described, parts, dimension], where there are any
-building/chunk-000000.local    their local features, and chunk-000000.offsets (see local.py), where the run stores them
+building/chunk-000000.local    their local features, with .offsets and .gists (see local.py), where the run stores them
 building/chunk-000000.parquet  rows of all its images in source order; written last, so a chunk that has it is whole
 building/*.json                results of later steps (quantiser, finished shards) with all that they depend on
 """
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from copydet.errors import CopydetError, UsageError
 from copydet.progress import Progress
-from copydet.records import Described, Image, ImageRow
+from copydet.records import Described, Image, ImageFeatures, ImageRow
 from copydet.shards.chunks import Chunk
 from copydet.shards.local import join_local, write_local
 from copydet.shards.metadata import clean_text, rows_table
@@ -198,7 +198,7 @@ class _Waiting:
     rows: list[ImageRow] = field(default_factory=list)
     ok: list[int] = field(default_factory=list)
     vectors: list[NDArray[Any]] = field(default_factory=list)
-    local: list[NDArray[Any]] = field(default_factory=list)
+    local: list[ImageFeatures] = field(default_factory=list)
     views: list[NDArray[Any]] = field(default_factory=list)
 
     def take(self, batch: Described, start: int, end: int) -> None:
@@ -215,13 +215,16 @@ class _Waiting:
             else:
                 self.rows.append(row)
 
-    def _add(self, row: ImageRow, vector: NDArray[Any], *more: NDArray[Any] | None) -> None:
-        """`more`: its local features and the descriptors of its parts."""
+    def _add(
+        self, row: ImageRow, vector: NDArray[Any], local: ImageFeatures | None, views: NDArray[Any] | None
+    ) -> None:
         self.ok.append(len(self.rows))
         self.rows.append(row)
         self.vectors.append(vector)
-        for images, of_this in zip((self.local, self.views), more, strict=True):
-            images.extend([] if of_this is None else [of_this])
+        if local is not None:
+            self.local.append(local)
+        if views is not None:
+            self.views.append(views)
 
     def _repeat(self, row: ImageRow, position: int) -> None:
         """Add an image that shows what that at `position` of the listing does."""
@@ -237,7 +240,7 @@ class _Waiting:
             chunk, here = _chunk_of(self.staged, position)
             known, has_place = _staged_row(chunk, chunk.stamp, here)
             vector = None if has_place is None else chunk.vectors(self.dimension)[has_place].astype(np.float32)
-            local = np.array(chunk.local().of(has_place)) if has_place is not None and chunk.has_local else None
+            local = chunk.local().image(has_place) if has_place is not None and chunk.has_local else None
             views = chunk.views(self.dimension)[has_place] if has_place is not None and chunk.parts else None
         if row.width is None or vector is None:
             row = replace(row, **known)
@@ -294,7 +297,7 @@ def _write_chunk(folder: Path, number: int, waiting: _Waiting, dimension: int, h
         with atomic.new_file(chunk.views_path) as path:
             views.astype(np.float16).tofile(path)
     if has_local:
-        write_local(*chunk.local_paths, [join_local(waiting.local)])
+        write_local(chunk.local_files, [join_local(waiting.local)])
     with atomic.new_file(chunk.rows_path) as path:
         pq.write_table(rows_table(rows, datetime.now(UTC)), path)
     return chunk

@@ -9,7 +9,6 @@ copy.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import cv2
@@ -17,18 +16,15 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from copydet.verification.outline import Matrix, Points, apply, frame, polygon_area, shared_area
+from copydet.verification.canvas import Canvas, Floats, Picture, shared_canvas
+from copydet.verification.outline import Matrix, Points, apply
 from copydet.verification.part import Part, find_covered, find_part
 
-Grey = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 _COARSE, _FINE = 64, 128  # pixels, the canvas' longer side
-_LEAST_CANVAS = 24
 _BLOCK, _STEP = 16, 8  # pixels; a block is two steps a side
 _REACH = 2  # pixels that a block may be off
-_STEPS = 2 * _REACH + 1
 _TEXTURE = 16.0  # variance in squared grey levels: with less a block says nothing
 _AGREES = 0.7
 _WORTH_A_LOOK = 0.15  # share of the blocks that agree coarsely; with less no fine look is taken
@@ -40,7 +36,6 @@ _NEARLY_ALL, _MANY_BLOCKS, _MOVED = 0.8, 40, 0.7  # share that agrees, blocks, a
 _FEWEST_BLOCKS, _FEWEST_TO_BEND = 4, 6
 _TONES = 16
 _LITTLE = 1e-6 * np.eye(3)  # where centres lie in a line
-_NOTHING_VISIBLE = 64.0  # square pixels of either picture
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,9 @@ class Agreement:
     the share that agrees of all blocks. `matrix`: query -> reference pixels, mended. `tone`: how much of the query's
     variance a function of the reference's grey explains, 0 to 1: what was solarised, reduced to few tones or inverted
     in part correlates with nothing, but each grey has become one grey. `coarse` and `coarse_bend`: median and bend on a
-    canvas of half the size, where pixelation, blur and noise of a copy do not matter, and parallax still does.
+    canvas of half the size, where pixelation, blur and noise of a copy do not matter, but parallax does. `outlines`:
+    the mean correlation of the blocks of both pictures' outlines there without any shift, 0 to 1: edge filters leave
+    nothing else.
 
     Where there is nothing to compare: all 0, the matrix as it was, and the most bend.
     """
@@ -72,23 +69,7 @@ class Agreement:
     tone: float = 0.0
     coarse: float = 0.0
     coarse_bend: float = MOST_BEND
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture uint8 [h, w], and what it looks like at half its size and at half of that."""
-
-    grey: Grey
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height."""
-        return self.grey.shape[1], self.grey.shape[0]
-
-    @cached_property
-    def half(self) -> "Picture":
-        size = max(self.size[0] // 2, 1), max(self.size[1] // 2, 1)
-        return Picture(cv2.resize(self.grey, size, interpolation=cv2.INTER_AREA))  # type: ignore[arg-type]
+    outlines: float = 0.0
 
 
 def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inliers: Points | None = None) -> Agreement:
@@ -99,10 +80,22 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
     """
     coarse = _measure(query, reference, matrix, _COARSE, None)
     if inliers is None and coarse.everywhere < _WORTH_A_LOOK and coarse.in_place < _WORTH_A_LOOK:
-        return replace(coarse, matrix=matrix, coarse=coarse.median, coarse_bend=coarse.bend)
+        outlines = _compare_outlines(query, reference, matrix)
+        return replace(coarse, matrix=matrix, coarse=coarse.median, coarse_bend=coarse.bend, outlines=outlines)
     found = _look_closer(query, reference, matrix, coarse, inliers)
     again = _measure(query, reference, found.matrix, _COARSE, inliers)
-    return replace(found, coarse=again.median, coarse_bend=again.bend)
+    outlines = _compare_outlines(query, reference, found.matrix)
+    return replace(found, coarse=again.median, coarse_bend=again.bend, outlines=outlines)
+
+
+def _compare_outlines(query: Picture, reference: Picture, matrix: Matrix) -> float:
+    """See `outlines` of Agreement; of all that the pictures share."""
+    canvas = shared_canvas(query.size, reference.size, matrix, _COARSE, _BLOCK)
+    if canvas is None:
+        return 0.0
+    one, other = canvas.draw(reference.outlines), canvas.draw(query.outlines, matrix)
+    found = _correlate(one, other, canvas.seen, 0)
+    return 0.0 if found is None else max(float(found.in_place.mean()), 0.0)
 
 
 def _look_closer(
@@ -140,33 +133,19 @@ def _look_around(query: Picture, reference: Picture, matrices: Sequence[Matrix],
 
 def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, inliers: Points | None) -> Agreement:
     nothing = Agreement(0.0, 0.0, 0, 0.0, matrix)
-    in_query, in_reference = shared_area(matrix, query.size, reference.size)
-    areas = polygon_area(in_query), polygon_area(in_reference)
-    if min(areas) < _NOTHING_VISIBLE:
+    canvas = shared_canvas(query.size, reference.size, matrix, longer, _BLOCK)
+    if canvas is None:
         return nothing
-    low, high = in_reference.min(axis=0), in_reference.max(axis=0)
-    # Detail of the coarser picture: a canvas pixel is at least a pixel of both.
-    finest = min(1.0, float(np.sqrt(areas[0] / areas[1]))) * 1.5
-    scale = min(longer / float((high - low).max()), finest)
-    width, height = (int(side) for side in np.maximum(np.ceil((high - low) * scale), 1))
-    if min(width, height) < _LEAST_CANVAS:
-        scale *= _LEAST_CANVAS / min(width, height)
-        width, height = (int(min(side, 2 * longer)) for side in np.ceil((high - low) * scale))
-    if min(width, height) < _BLOCK:
-        return nothing
-    to_canvas = np.array([[scale, 0, -low[0] * scale], [0, scale, -low[1] * scale], [0, 0, 1]])
-    one, other = _draw(reference, to_canvas, (width, height)), _draw(query, to_canvas @ matrix, (width, height))
-    seen = np.zeros((height, width), np.float32)
-    cv2.fillConvexPoly(seen, np.rint(apply(to_canvas, in_reference)).astype(np.int32), 1.0)
-    found = _correlate(one, other, seen)
+    one, other, seen = canvas.draw(reference), canvas.draw(query, matrix), canvas.seen
+    found = _correlate(one, other, seen, _REACH)
     if found is None:
         return nothing
-    agreement = _summed_up(found, to_canvas, (width, height), matrix, inliers)
+    agreement = _summed_up(found, canvas, matrix, inliers)
     if agreement.part is not None:
-        inside = _pixels(agreement.part, to_canvas)
+        inside = _pixels(agreement.part, canvas.to_canvas)
         one, other, seen = one[inside], other[inside], seen[inside]
     elif agreement.covered is not None:
-        seen[_pixels(agreement.covered, to_canvas)] = 0
+        seen[_pixels(agreement.covered, canvas.to_canvas)] = 0
     return replace(agreement, tone=_tone(one[seen > 0], other[seen > 0]))
 
 
@@ -187,21 +166,6 @@ def _tone(one: Floats, other: Floats) -> float:
     return float(total @ (total / np.maximum(count, 1)) / (len(one) * other.var(dtype=np.float64)))
 
 
-def _draw(picture: Picture, to_canvas: Matrix, size: tuple[int, int]) -> Floats:
-    """The picture on the canvas, halved first where it would be drawn at less than half its size."""
-    corners = apply(to_canvas, frame(picture.size))
-    shrink = (max(polygon_area(corners), 1e-9) / (picture.size[0] * picture.size[1])) ** 0.5
-    while shrink < 0.6 and min(picture.size) > 8:
-        half = picture.half
-        across, down = picture.size[0] / half.size[0], picture.size[1] / half.size[1]
-        grow = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
-        picture, to_canvas, shrink = half, to_canvas @ grow, shrink * 2
-    drawn: Any = cv2.warpPerspective(
-        picture.grey, to_canvas, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return drawn.astype(np.float32)  # type: ignore[no-any-return]
-
-
 @dataclass(frozen=True)
 class _Blocks:
     """The textured blocks: `row` and `column` in a `grid`, `best` correlation, `shift` [n, 2] that gave it, correlation
@@ -217,8 +181,10 @@ class _Blocks:
     seen: int
 
 
-def _correlate(one: Floats, other: Floats, seen: Floats) -> _Blocks | None:
-    """Compare the blocks that are `seen` (1, else 0) and textured in `one`; None where there are none."""
+def _correlate(one: Floats, other: Floats, seen: Floats, reach: int) -> _Blocks | None:
+    """Compare the blocks that are `seen` (1, else 0) and textured in `one` at shifts up to `reach`; None where there
+    are none.
+    """
     level = np.float32(one.mean())  # sums of small squares lose less
     one, other = one - level, other - level
     height, width = (side // _STEP * _STEP for side in one.shape)
@@ -229,18 +195,18 @@ def _correlate(one: Floats, other: Floats, seen: Floats) -> _Blocks | None:
     row, column = np.nonzero(whole & (variance > _TEXTURE))
     if not len(row):
         return None
-    padded: Any = cv2.copyMakeBorder(other, _REACH, _REACH, _REACH, _REACH, cv2.BORDER_REPLICATE)
+    padded: Any = cv2.copyMakeBorder(other, *(reach,) * 4, cv2.BORDER_REPLICATE)
     moved = sliding_window_view(padded, other.shape)[:, :, :height, :width]  # [steps, steps, height, width]
     products = np.multiply(moved, one, order="C").reshape(-1, height, width)
     product = _block_means(products)[:, row, column]
-    mean_there = _moved_means(padded)[:, row, column]
-    variance_there = _moved_means(padded * padded)[:, row, column] - mean_there * mean_there
+    mean_there = _moved_means(padded, 2 * reach + 1)[:, row, column]
+    variance_there = _moved_means(padded * padded, 2 * reach + 1)[:, row, column] - mean_there * mean_there
     value = product - mean[row, column] * mean_there
     value /= np.sqrt(np.maximum(variance[row, column] * variance_there, 1e-6))
     value[variance_there <= _TEXTURE / 4] = 0
-    value = value.reshape(_STEPS, _STEPS, -1)
+    value = value.reshape(2 * reach + 1, 2 * reach + 1, -1)
     best, shift = _peak(np.abs(value))
-    return _Blocks(row, column, best, shift, value[_REACH, _REACH], whole.shape, int(whole.sum()))
+    return _Blocks(row, column, best, shift, value[reach, reach], whole.shape, int(whole.sum()))
 
 
 @dataclass(frozen=True)
@@ -253,16 +219,14 @@ class _Looked:
     covered: Box | None = None
 
 
-def _summed_up(
-    blocks: _Blocks, to_canvas: Matrix, canvas: tuple[int, int], matrix: Matrix, inliers: Points | None
-) -> Agreement:
+def _summed_up(blocks: _Blocks, canvas: Canvas, matrix: Matrix, inliers: Points | None) -> Agreement:
     agrees = blocks.best > _AGREES
     centre = np.stack([blocks.column + 1.0, blocks.row + 1.0], axis=1) * _STEP
     everything = _Looked(np.ones(len(agrees), bool), blocks.seen)
-    for looked in (*_in_parts(blocks, agrees, to_canvas, canvas, inliers), everything):
+    for looked in (*_in_parts(blocks, agrees, canvas, inliers), everything):
         judged = agrees & looked.inside
         bend = _bend(centre[judged], blocks.shift[judged])
-        if bend * _FINE <= _STRAIGHT * max(canvas):
+        if bend * _FINE <= _STRAIGHT * max(canvas.size):
             break
     inside = looked.inside
     return Agreement(
@@ -270,7 +234,7 @@ def _summed_up(
         share=float(agrees[inside].mean()),
         blocks=int(inside.sum()),
         textured=min(float(inside.sum() / max(looked.room, 1)), 1.0),
-        matrix=_mend(centre[agrees], blocks.shift[agrees], to_canvas, matrix),
+        matrix=_mend(centre[agrees], blocks.shift[agrees], canvas.to_canvas, matrix),
         bend=bend,
         in_place=float(np.abs(blocks.in_place[inside].mean())),
         everywhere=float(agrees.mean()),
@@ -279,9 +243,7 @@ def _summed_up(
     )
 
 
-def _in_parts(
-    blocks: _Blocks, agrees: NDArray[np.bool_], to_canvas: Matrix, canvas: tuple[int, int], inliers: Points | None
-) -> list[_Looked]:
+def _in_parts(blocks: _Blocks, agrees: NDArray[np.bool_], canvas: Canvas, inliers: Points | None) -> list[_Looked]:
     """What can be judged in place of all: a part, or what lies around one, where nearly all `inliers` are.
 
     What holds more of the blocks that agree comes first.
@@ -290,14 +252,14 @@ def _in_parts(
         return []
     found, whole = [], blocks.grid[0] * blocks.grid[1]
     part = find_part(blocks.row, blocks.column, agrees, blocks.grid)
-    box = _box(part, blocks.grid, to_canvas, canvas)
+    box = _box(part, blocks.grid, canvas)
     if part.area < whole and _share_inside(inliers, box) >= _MOST_INLIERS:
         held = part.holds(blocks.row, blocks.column)
         found.append(_Looked(held, blocks.seen * part.area / whole, part=box))
     covered = find_covered(blocks.row, blocks.column, agrees, blocks.grid)
     if covered is not None:
         # Blocks at its edge do not agree, though they show half of what they should: the box has none of those halves.
-        box = _box(covered, blocks.grid, to_canvas, canvas, _STEP)
+        box = _box(covered, blocks.grid, canvas, _STEP)
         if _share_inside(inliers, box) <= _MOST_COVERED:
             around = ~covered.holds(blocks.row, blocks.column)
             found.append(_Looked(around, blocks.seen * (1 - covered.area / whole), covered=box))
@@ -310,16 +272,16 @@ def _share_inside(points: Points, box: Box) -> float:
     return float(((x >= left) & (x <= right) & (y >= top) & (y <= bottom)).mean())
 
 
-def _box(part: Part, grid: tuple[int, int], to_canvas: Matrix, canvas: tuple[int, int], edge: int = 0) -> Box:
+def _box(part: Part, grid: tuple[int, int], canvas: Canvas, edge: int = 0) -> Box:
     """A part in pixels of the reference, less an `edge` of canvas pixels; the grid's outermost blocks reach to the
     canvas' edge.
     """
-    (rows, columns), (width, height) = grid, canvas
+    (rows, columns), (width, height) = grid, canvas.size
     left, right = part.left * _STEP, width if part.right == columns else (part.right + 1) * _STEP - edge
     top, bottom = part.top * _STEP, height if part.bottom == rows else (part.bottom + 1) * _STEP - edge
     left, top = left + edge * (left > 0), top + edge * (top > 0)
     outermost = np.array([[left - 0.5, top - 0.5], [right - 0.5, bottom - 0.5]])
-    corners = apply(np.linalg.inv(to_canvas).astype(np.float64), outermost)
+    corners = apply(np.linalg.inv(canvas.to_canvas).astype(np.float64), outermost)
     (x, y), (far_x, far_y) = corners.tolist()
     return x, y, far_x, far_y
 
@@ -335,13 +297,13 @@ def _block_means(images: Floats) -> Floats:
     return np.multiply(pairs, 0.25, dtype=np.float32)
 
 
-def _moved_means(padded: Floats) -> Floats:
-    """Means of the blocks of a padded image at each of the shifts: [_STEPS * _STEPS, rows, columns]."""
+def _moved_means(padded: Floats, steps: int) -> Floats:
+    """Means of the blocks of a padded image at each of the shifts: [steps * steps, rows, columns]."""
     means: Any = cv2.blur(padded, (_BLOCK, _BLOCK), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
     inside = means[: padded.shape[0] - _BLOCK + 1, : padded.shape[1] - _BLOCK + 1]
-    shape = (inside.shape[0] - _STEPS + 1, inside.shape[1] - _STEPS + 1)
+    shape = (inside.shape[0] - steps + 1, inside.shape[1] - steps + 1)
     moved: Any = sliding_window_view(inside, shape)[:, :, ::_STEP, ::_STEP]
-    flat: Floats = moved.reshape(_STEPS * _STEPS, *moved.shape[2:])
+    flat: Floats = moved.reshape(steps * steps, *moved.shape[2:])
     return flat
 
 

@@ -15,7 +15,7 @@ from copydet.images.resize import Resize
 from copydet.local_features.describe import LOCAL_EDGE, RECORD_BYTES, describe_local
 from copydet.records import ImageRow, Pixels
 from copydet.shards.shard import Shard
-from copydet.verification.agreement import Picture
+from copydet.verification.canvas import Picture
 from copydet.verification.verify import ReferenceSide, to_grey
 
 _KEPT = 256  # pictures: queries of one batch often share them

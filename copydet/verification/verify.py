@@ -1,13 +1,14 @@
 """Local verification of one pair: do the images show the same pixels, and where?
 
-Two kinds of hypotheses are tried: the transform that local features agree on, and that of the view which found the
-reference (the whole on the whole, a rectangle on the whole): where features die (blur, pixels, edge filters) an edit
-has usually left everything in its place. The aligned images decide between them.
+Two kinds of hypotheses are tried: the transform that local features agree on, and those of the view and of the gist
+which found the reference (the whole on the whole, a rectangle on the whole): where features die (blur, pixels, edge
+filters) an edit has usually left everything in its place. The aligned images decide between them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,7 +18,8 @@ from copydet.images.parts import WHOLE, Part
 from copydet.local_features.codes import unpack_frames
 from copydet.local_features.describe import QueryFeatures
 from copydet.local_features.frames import Voters
-from copydet.verification.agreement import Agreement, Picture, measure_agreement
+from copydet.verification.agreement import Agreement, measure_agreement
+from copydet.verification.canvas import Picture
 from copydet.verification.correspond import correspond
 from copydet.verification.geometry import Geometry, fit_geometry, fit_to_surest_vote
 from copydet.verification.outline import Matrix, Points, Shares, Size, part_shown, polygon_area, shared_area
@@ -83,18 +85,20 @@ class Evidence:
         return (left + 0.5) / width, (top + 0.5) / height, (right + 0.5) / width, (bottom + 0.5) / height
 
 
+class Place(NamedTuple):
+    """A view of the query, of `size`, lies on `part` of the reference; `to_query` takes its pixels to the query's."""
+
+    to_query: Matrix
+    size: Size
+    part: Part = WHOLE
+
+
 def verify(
-    query: QuerySide,
-    reference: ReferenceSide,
-    view: Matrix | None = None,
-    view_size: Size = (0, 0),
-    part: Part = WHOLE,
-    voters: Voters | None = None,
+    query: QuerySide, reference: ReferenceSide, places: Sequence[Place] = (), voters: Voters | None = None
 ) -> Evidence | None:
     """The best evidence that the query shows the reference, or None where nothing suggests a place for it.
 
-    `view` maps pixels of the view that found the reference, or that `part` of it, of `view_size`, to those of
-    `query.picture`; None: its place is not worth a look. `voters`: correspondences that are known already (see
+    `places` are worth a look whatever local features say. `voters`: correspondences that are known already (see
     `correspond`).
     """
     found, frames = correspond(query.features, reference.records, voters), unpack_frames(reference.records)
@@ -102,15 +106,17 @@ def verify(
     inliers = 0 if geometry is None else geometry.inliers
     # A vote that no others join is little by itself, but it says where to look.
     voted = fit_to_surest_vote(found, frames, _WORTH_A_LOOK) if inliers < _BELIEVED else None
-    if geometry is None and voted is None and view is None:
+    if geometry is None and voted is None and not places:
         return None
     size, tried = reference.size, []
     for each in (geometry, voted if reference.picture is not None else None):
         if each is not None:
             matrix = _from_units(size) @ each.matrix @ np.linalg.inv(_from_units(query.picture.size))
             tried.append(_look(query, reference, matrix, each))
-    if view is not None and reference.picture is not None and inliers < _SURE_INLIERS:
-        tried.append(_look(query, reference, _laid_on(part, size, view_size) @ np.linalg.inv(view), None))
+    if reference.picture is not None and inliers < _SURE_INLIERS:
+        for place in places:
+            matrix = _laid_on(place.part, size, place.size) @ np.linalg.inv(place.to_query)
+            tried.append(_look(query, reference, matrix, None))
     for hypothesis in sorted(tried, key=_worth, reverse=True):
         evidence = _evidence(hypothesis, query.picture.size, size)
         if evidence is not None:
@@ -132,9 +138,9 @@ def _look(query: QuerySide, reference: ReferenceSide, matrix: Matrix, geometry: 
 
 
 def _worth(hypothesis: _Hypothesis) -> float:
-    """Agreement first; inliers where there are no pixels to compare, and between two that agree alike."""
+    """Agreement first, be it of outlines; inliers where there are no pixels to compare, and between two alike."""
     _, geometry, agreement = hypothesis
-    seen = 0.0 if agreement is None else agreement.median * agreement.share
+    seen = 0.0 if agreement is None else max(agreement.median * agreement.share, agreement.outlines**2)
     return seen + (0.0 if geometry is None else min(geometry.weight, 10.0) / 20)
 
 

@@ -91,7 +91,7 @@ def test_a_compacted_index_is_byte_for_byte_that_of_the_same_images_built_at_onc
     remove_images(tmp_path / "grown", ["00081.jpg", "00005.jpg"])
     compact(tmp_path / "grown")
     one, other = (shards_of(tmp_path / name)[-1] for name in ("once", "grown"))
-    for name in ("codes.faiss", "descriptors.f16", "local.features", "local.offsets"):
+    for name in ("codes.faiss", "descriptors.f16", "local.features", "local.offsets", "local.gists"):
         assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
     rows = (shard.image_columns(range(shard.images), ("image_id", "sha256", "status")) for shard in (one, other))
     assert next(rows).to_pylist() == next(rows).to_pylist()

@@ -32,7 +32,7 @@ from copydet.store.hashing import hash_file
 SECONDS, MEMORY = 20, 4 << 30
 FILES = [
     *("CURRENT", "snapshot", "quantiser", "deletions"),
-    *("codes.faiss", "descriptors.f16", "images.parquet", "local.features", "local.offsets"),
+    *("codes.faiss", "descriptors.f16", "images.parquet", "local.features", "local.offsets", "local.gists"),
 ]
 COUNTS = [30, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
 
@@ -105,7 +105,11 @@ def answer(index: Path) -> str:
             snapshot.images,
             [s.image_columns(range(s.images), ("image_id", "status", "uri")).to_pylist() for s in shards],
             [(s, r, x) for s, r, x in zip(found.shard, found.row, found.similarity, strict=True)],
-            [(np.asarray(each.features).sum(), np.asarray(each.offsets).sum()) for each in local if each is not None],
+            [
+                tuple(np.asarray(stored).sum() for stored in (each.features, each.offsets, each.gists))
+                for each in local
+                if each is not None
+            ],
         )
     )
 

@@ -8,15 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from drawn import DESCRIPTOR, DIMENSION, ThumbnailRuntime, draw_photos
-from numpy.typing import NDArray
 
 from copydet.engines import local
 from copydet.errors import CopydetError, IndexLocked, NotAnIndex, UsageError
 from copydet.images.decode import DETAIL, decode
 from copydet.images.resize import Resize
-from copydet.local_features.describe import LOCAL_EDGE, describe_local
+from copydet.local_features.describe import LOCAL_EDGE, describe_image
 from copydet.progress import Progress
-from copydet.records import Pixels, Vectors
+from copydet.records import ImageFeatures, Pixels, Vectors
 from copydet.shards import staging
 from copydet.shards.deletions import read_deletions, remove_images
 from copydet.shards.recipe import Recipe, load_recipe
@@ -392,27 +391,30 @@ def test_a_descriptor_that_is_not_a_number_stops_the_run_with_the_images_name(tm
         local.build(tmp_path / "index", [str(photos)], DESCRIPTOR, FLAT, BrokenRuntime())
 
 
-def local_of(index: Path) -> dict[str, NDArray[np.uint8]]:
+def local_of(index: Path) -> dict[str, ImageFeatures]:
     """Image id -> its local features, of all shards that have some."""
     found = {}
     for shard in shards_of(index):
         if shard.local is not None:
             ids = shard.image_ids(range(shard.described))
-            found.update({image_id: shard.local.of(row) for row, image_id in enumerate(ids)})
+            found.update({image_id: shard.local.image(row) for row, image_id in enumerate(ids)})
     return found
 
 
-def expected_local(photos: Path, count: int) -> dict[str, NDArray[np.uint8]]:
+def expected_local(photos: Path, count: int) -> dict[str, ImageFeatures]:
     found = {}
     for path in sorted(photos.iterdir()):
         decoded = decode(path.read_bytes(), DESCRIPTOR.resize, also=Resize("long_edge", LOCAL_EDGE))
         assert decoded.also is not None
-        found[path.name] = describe_local(decoded.also, count)
+        found[path.name] = describe_image(decoded.also, count)
     return found
 
 
-def same_local(found: dict[str, NDArray[np.uint8]], expected: dict[str, NDArray[np.uint8]]) -> bool:
-    return found.keys() == expected.keys() and all(np.array_equal(found[each], expected[each]) for each in expected)
+def same_local(found: dict[str, ImageFeatures], expected: dict[str, ImageFeatures]) -> bool:
+    def same(one: ImageFeatures, other: ImageFeatures) -> bool:
+        return np.array_equal(one.records, other.records) and np.array_equal(one.gist, other.gist)
+
+    return found.keys() == expected.keys() and all(same(found[each], expected[each]) for each in expected)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -422,11 +424,12 @@ def test_every_image_keeps_its_local_features_in_whatever_shard_it_is(
 ) -> None:
     photos = draw_photos(tmp_path / "photos", 40, detailed=True)
     index, expected = tmp_path / "index", expected_local(photos, count)
-    assert max(map(len, expected.values())) in range(1, count + 1)
+    sizes = [len(each.records) for each in expected.values()]
+    assert max(sizes) in range(1, count + 1)
     (photos / "00007b.jpg").write_bytes(b"")
     snapshot = build(index, photos, recipe=recipe)
     assert same_local(local_of(index), expected)
-    assert sum(shard.local.features for shard in snapshot.shards if shard.local) == sum(map(len, expected.values()))
+    assert sum(shard.local.features for shard in snapshot.shards if shard.local) == sum(sizes)
     more = draw_photos(tmp_path / "more", 4, first=38, detailed=True)
     add(index, more)
     assert same_local(local_of(index), expected | expected_local(more, count))

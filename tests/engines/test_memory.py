@@ -9,6 +9,7 @@ from copydet.engines.memory import MIB, memory_plan, resident_bytes, total_memor
 from copydet.errors import UsageError
 from copydet.images.decode import Limits
 from copydet.local_features.describe import RECORD_BYTES
+from copydet.local_features.gist import GIST_BYTES
 from copydet.shards.recipe import load_recipe
 from copydet.shards.staging import CHUNK_IMAGES
 
@@ -45,7 +46,7 @@ def test_the_parts_stay_below_the_whole_and_the_line_says_them() -> None:
 
 
 def test_local_features_that_wait_are_taken_from_the_queue_and_said() -> None:
-    size = 2 * CHUNK_IMAGES * 100 * RECORD_BYTES
+    size = 2 * CHUNK_IMAGES * (100 * RECORD_BYTES + GIST_BYTES)
     given = (1 << 30) + resident_bytes()
     without, with_some = (memory_plan(given, 2, SMALL, count) for count in (0, 100))
     assert (without.staged, with_some.staged) == (0, size)

@@ -101,6 +101,7 @@ def test_a_whole_index_has_no_problem_at_any_depth_and_repair_leaves_it_alone(bu
         pytest.param("local.features", flip, marks=pytest.mark.slow),
         pytest.param("local.offsets", flip, marks=pytest.mark.slow),
         pytest.param("local.offsets", Path.unlink, marks=pytest.mark.slow),
+        pytest.param("local.gists", flip, marks=pytest.mark.slow),
     ],
 )
 def test_a_damaged_file_of_a_shard_is_one_line_and_is_made_again_to_the_byte(

@@ -8,14 +8,14 @@ from copydet.evaluation.other_view import photograph_again
 from copydet.images.edits import EDITS
 from copydet.local_features.describe import describe_local, query_features
 from copydet.verification.agreement import Agreement
-from copydet.verification.verify import QuerySide, ReferenceSide, to_grey, verify
+from copydet.verification.verify import Place, QuerySide, ReferenceSide, to_grey, verify
 
 PHOTOS = (data.astronaut()[:320, :320], data.chelsea(), data.coffee()[::2, ::2])
 
 
 def seen(query: np.ndarray, reference: np.ndarray) -> Agreement:
     side = ReferenceSide(describe_local(reference, 110), reference.shape[1::-1], lambda: to_grey(reference))
-    evidence = verify(QuerySide(query_features(query), to_grey(query)), side, np.eye(3), query.shape[1::-1])
+    evidence = verify(QuerySide(query_features(query), to_grey(query)), side, [Place(np.eye(3), query.shape[1::-1])])
     assert evidence is not None
     assert evidence.agreement is not None
     return evidence.agreement

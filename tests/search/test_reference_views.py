@@ -14,6 +14,7 @@ from copydet.images.parts import REFERENCE_VIEWS, Part
 from copydet.index import Index
 from copydet.search.candidates import propose
 from copydet.search.exact import exact_similarity
+from copydet.search.gists import NONE_ALIKE
 from copydet.search.merge import merge_views, view_offsets
 from copydet.search.reference_views import retrieve_references
 from copydet.search.views import CHANCE
@@ -69,7 +70,9 @@ def test_every_reference_counts_by_its_best_view_less_what_a_part_costs(
     places = list(zip(merged.shard[0, used].tolist(), merged.row[0, used].tolist(), strict=True))
     assert set(places) == set(expected)
     np.testing.assert_allclose(merged.normalised[0, used], [expected[each] for each in places], atol=1e-6)
-    (proposed,) = propose(shards, queries, background, np.zeros(3, np.float32), offsets, merged, [NO_VOTES], 10)
+    (proposed,) = propose(
+        shards, queries, background, np.zeros(3, np.float32), offsets, merged, [NO_VOTES], [NONE_ALIKE], 10
+    )
     for candidate in proposed:
         best = candidate.normalised - candidate.reference_cost
         assert best == pytest.approx(expected[candidate.shard, candidate.row], abs=1e-6)

@@ -1,5 +1,6 @@
 """References proposed by the votes of local features."""
 
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -8,14 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import skimage
-from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images
 
 from copydet.errors import CopydetError
 from copydet.images.edits import EDITS
 from copydet.local_features.codes import shipped_codec, unpack_frames
-from copydet.local_features.describe import QueryFeatures, describe_local, query_features
-from copydet.records import Pixels
+from copydet.local_features.describe import QueryFeatures, describe_image, query_features
+from copydet.records import ImageFeatures, Pixels
 from copydet.search.votes import LocalLists, _nearest, _table
 from copydet.shards.local import join_local
 
@@ -36,8 +36,8 @@ def references() -> list[Pixels]:
 
 
 @cache
-def records() -> list[NDArray[np.uint8]]:
-    return [describe_local(pixels, 110) for pixels in references()]
+def records() -> list[ImageFeatures]:
+    return [describe_image(pixels, 110) for pixels in references()]
 
 
 @cache
@@ -67,7 +67,7 @@ def test_a_small_paste_is_found_among_distractors() -> None:
 def test_those_who_voted_say_where_the_reference_is() -> None:
     voted = lists(len(records())).vote(pasted(), 5)
     voters = voted.voters[voted.image.tolist().index(PASTED)]
-    frames = unpack_frames(records()[PASTED])[voters.answer]
+    frames = unpack_frames(records()[PASTED].records)[voters.answer]
     there = (frames[:, :2] * 320 * 0.4 + [300, 120]) / 512
     assert len(voters.asker) > 5
     assert (voters.variant == 0).all()
@@ -124,7 +124,7 @@ def test_the_votes_do_not_depend_on_how_references_are_split_into_shards() -> No
 def test_no_features_on_either_side_give_no_votes() -> None:
     flat = np.full((64, 64, 3), 90, np.uint8)
     assert len(lists(len(records())).vote(query_features(flat), 5).image) == 0
-    empty = LocalLists(shipped_codec(), [join_local([describe_local(flat, 110)] * 3)])
+    empty = LocalLists(shipped_codec(), [join_local([describe_image(flat, 110)] * 3)])
     assert empty.images == 3
     assert len(empty.vote(pasted(), 5).image) == 0
     assert len(LocalLists(shipped_codec(), []).vote(pasted(), 5).image) == 0
@@ -156,11 +156,11 @@ def test_distances_are_those_to_the_decoded_features() -> None:
 
 
 def test_features_of_a_list_that_there_is_not_are_refused_in_one_line() -> None:
-    damaged = [each.copy() for each in records()]
-    damaged[3][0, 4:6] = 255
+    damaged = [replace(each, records=each.records.copy()) for each in records()]
+    damaged[3].records[0, 4:6] = 255
     for ask in (
         lambda: LocalLists(shipped_codec(), [join_local(damaged)]).vote(pasted(), 5),
-        lambda: shipped_codec().decode(damaged[3]),
+        lambda: shipped_codec().decode(damaged[3].records),
     ):
         with pytest.raises(CopydetError, match=r"damaged .list 65,535 of 2,048"):
             ask()

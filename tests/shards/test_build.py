@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from staged import records, row, stage, unit_vectors
+from staged import features, row, same_features, stage, unit_vectors
 
 from copydet.errors import CopydetError, UsageError
 from copydet.local_features.describe import CODEC
@@ -53,15 +53,16 @@ def test_rows_with_a_descriptor_come_first_and_rows_agree_everywhere(
     kept, local = [], []
     for part, seed in zip(parts, (1, 2), strict=True):
         described = [place for place, each in enumerate(part) if each.status == "ok"]
-        brought = zip(unit_vectors(len(described), D, seed), records(len(described), seed), described, strict=True)
-        for vector, features, place in brought:
+        brought = zip(unit_vectors(len(described), D, seed), features(len(described), seed), described, strict=True)
+        for vector, of_image, place in brought:
             if part[place].image_id not in [each.image_id for each in part[:place]]:
                 kept.append(vector)
-                local.append(features)
+                local.append(of_image)
     assert np.array_equal(shard.descriptors, np.array(kept, np.float16).reshape(-1, D))
     assert shard.local is not None
-    assert all(np.array_equal(shard.local.of(place), features) for place, features in enumerate(local))
-    assert (len(shard.local.offsets), len(shard.local.features)) == (shard.described + 1, sum(map(len, local)))
+    assert all(same_features(shard.local.image(place), each) for place, each in enumerate(local))
+    counts = len(shard.local.offsets), len(shard.local.features), len(shard.local.gists)
+    assert counts == (shard.described + 1, sum(len(each.records) for each in local), shard.described)
     assert entry.local == LocalEntry(CODEC, len(shard.local.features))
     assert shard.codes.ntotal == shard.described
     if kept:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from copydet.local_features.describe import LOCAL_EDGE, QUERY_EDGE, describe_local, query_features
 from copydet.records import Pixels
-from copydet.verification.verify import Evidence, QuerySide, ReferenceSide, to_grey, verify
+from copydet.verification.verify import Evidence, Place, QuerySide, ReferenceSide, to_grey, verify
 
 COUNT = 110
 
@@ -30,11 +30,15 @@ def reference_side(pixels: Pixels) -> ReferenceSide:
     return ReferenceSide(describe_local(small, COUNT), (pixels.shape[1], pixels.shape[0]), partial(to_grey, small))
 
 
+def whole(query: QuerySide) -> Place:
+    """The whole query."""
+    return Place(np.eye(3), query.picture.size)
+
+
 def compare(query: Pixels, reference: Pixels, with_view: bool = True) -> Evidence | None:
     """Verify a pair, `with_view`: as if the whole query had found it."""
     side = query_side(query)
-    size = side.picture.size
-    return verify(side, reference_side(reference), np.eye(3) if with_view else None, size)
+    return verify(side, reference_side(reference), [whole(side)] if with_view else [])
 
 
 def worst_corner(evidence: Evidence, truth: NDArray[np.float64], copy: Pixels, reference: Pixels) -> float:

@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 from photos import photos
-from sides import compare, query_side, reference_side, worst_corner
+from sides import compare, query_side, reference_side, whole, worst_corner
 
 from copydet.images.edits import EDITS
 from copydet.local_features.frames import Voters
 from copydet.verification.correspond import correspond
-from copydet.verification.verify import Evidence, ReferenceSide, verify
+from copydet.verification.verify import Evidence, Place, ReferenceSide, verify
 
 PLACED = ["crop", "pad", "paste", "cut_side", "border", "hflip", "caption", "shrink", "stretch", "rotate", "affine"]
 
@@ -71,7 +71,7 @@ def test_other_pictures_are_not_taken_for_copies() -> None:
     for number, photo in enumerate(photos()):
         query = query_side(photo)
         for other, reference in enumerate(references):
-            assert is_sure(verify(query, reference, np.eye(3), query.picture.size)) == (number == other)
+            assert is_sure(verify(query, reference, [whole(query)])) == (number == other)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 2), (17, 19), (200, 300)])
@@ -87,9 +87,9 @@ def test_pictures_that_say_little_give_no_exception_and_match_no_photo(shape: tu
     strange = np.repeat(drawn.astype(np.uint8)[..., None], 3, axis=2)
     query, reference = query_side(strange), reference_side(strange)
     for other_query, other in ((query, reference_side(photos()[0])), (query_side(photos()[0]), reference)):
-        assert not is_sure(verify(other_query, other, np.eye(3), other_query.picture.size))
+        assert not is_sure(verify(other_query, other, [whole(other_query)]))
         verify(other_query, other)
-    evidence = verify(query, reference, np.eye(3), query.picture.size)
+    evidence = verify(query, reference, [whole(query)])
     if evidence is not None and evidence.agreement is not None:
         assert 0 <= evidence.agreement.median <= 1
         assert 0 <= evidence.agreement.share <= 1
@@ -111,6 +111,21 @@ def test_without_the_reference_s_pixels_features_alone_give_the_place() -> None:
 def test_neither_features_nor_a_view_give_no_evidence() -> None:
     flat = np.full((100, 120, 3), 200, np.uint8)
     assert compare(flat, photos()[0], with_view=False) is None
+
+
+def test_an_edge_filter_leaves_outlines_that_agree_where_the_gist_found_them() -> None:
+    reference = photos()[3]
+    edges = EDITS["edges"](reference, 1.0, np.random.default_rng(1)).pixels[:, ::-1]
+    query, other = query_side(np.ascontiguousarray(edges)), reference_side(photos()[1])
+    mirrored = Place(np.array([[-1, 0, query.picture.size[0] - 1], [0, 1, 0], [0, 0, 1.0]]), query.picture.size)
+    right = verify(query, reference_side(reference), [mirrored])
+    wrong = verify(query, other, [mirrored])
+    assert right is not None
+    assert right.agreement is not None
+    assert right.agreement.outlines > 0.5
+    assert right.query_overlap > 0.95
+    assert np.linalg.det(right.matrix[:2, :2]) < 0
+    assert wrong is None or wrong.agreement is None or wrong.agreement.outlines < 0.25
 
 
 def test_the_same_pair_gives_the_same_evidence() -> None:
