@@ -13,7 +13,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from copydet.verification.canvas import Canvas, Floats, Picture, shared_canvas
@@ -24,7 +23,9 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 _COARSE, _FINE = 64, 128  # pixels, the canvas' longer side
 _BLOCK, _STEP = 16, 8  # pixels; a block is two steps a side
+_WHOLE = 0.9  # share of a block that must be seen
 _REACH = 2  # pixels that a block may be off
+_STEPS = 2 * _REACH + 1
 _TEXTURE = 16.0  # variance in squared grey levels: with less a block says nothing
 _AGREES = 0.7
 _WORTH_A_LOOK = 0.15  # share of the blocks that agree coarsely; with less no fine look is taken
@@ -78,24 +79,32 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
     `inliers` [n, 2], in pixels of the reference, say where local features agree. With them there is a reason to look
     finely, and to believe that only a part agrees if they lie in it: some rectangle does in half of all pairs.
     """
-    coarse = _measure(query, reference, matrix, _COARSE, None)
+    canvas = shared_canvas(query.size, reference.size, matrix, _COARSE, _BLOCK)
+    coarse = _measure_on(canvas, query, reference, matrix, None)
     if inliers is None and coarse.everywhere < _WORTH_A_LOOK and coarse.in_place < _WORTH_A_LOOK:
-        outlines = _compare_outlines(query, reference, matrix)
-        return replace(coarse, matrix=matrix, coarse=coarse.median, coarse_bend=coarse.bend, outlines=outlines)
-    found = _look_closer(query, reference, matrix, coarse, inliers)
-    again = _measure(query, reference, found.matrix, _COARSE, inliers)
-    outlines = _compare_outlines(query, reference, found.matrix)
+        found = again = replace(coarse, matrix=matrix)
+    else:
+        found = _look_closer(query, reference, matrix, coarse, inliers)
+        canvas = shared_canvas(query.size, reference.size, found.matrix, _COARSE, _BLOCK)
+        again = _measure_on(canvas, query, reference, found.matrix, inliers)
+    outlines = 0.0 if canvas is None else _compare_outlines(canvas, query, reference, found.matrix)
     return replace(found, coarse=again.median, coarse_bend=again.bend, outlines=outlines)
 
 
-def _compare_outlines(query: Picture, reference: Picture, matrix: Matrix) -> float:
+def _compare_outlines(canvas: Canvas, query: Picture, reference: Picture, matrix: Matrix) -> float:
     """See `outlines` of Agreement; of all that the pictures share."""
-    canvas = shared_canvas(query.size, reference.size, matrix, _COARSE, _BLOCK)
-    if canvas is None:
-        return 0.0
-    one, other = canvas.draw(reference.outlines), canvas.draw(query.outlines, matrix)
-    found = _correlate(one, other, canvas.seen, 0)
-    return 0.0 if found is None else max(float(found.in_place.mean()), 0.0)
+    height, width = (side // _STEP * _STEP for side in canvas.seen.shape)
+    both = canvas.draw(reference.outlines), canvas.draw(query.outlines, matrix)
+    one, other = (each[:height, :width] for each in both)
+    seen, *means = _block_means(
+        np.stack([canvas.seen[:height, :width], one, other, one * one, other * other, one * other])
+    )
+    mean, mean_there, square, square_there, product = means
+    variance, variance_there = square - mean * mean, square_there - mean_there * mean_there
+    textured = (seen > _WHOLE) & (variance > _TEXTURE)
+    value = (product - mean * mean_there) / np.sqrt(np.maximum(variance * variance_there, 1e-6))
+    value[variance_there <= _TEXTURE / 4] = 0
+    return max(float(value[textured].mean()), 0.0) if textured.any() else 0.0
 
 
 def _look_closer(
@@ -132,21 +141,28 @@ def _look_around(query: Picture, reference: Picture, matrices: Sequence[Matrix],
 
 
 def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, inliers: Points | None) -> Agreement:
-    nothing = Agreement(0.0, 0.0, 0, 0.0, matrix)
     canvas = shared_canvas(query.size, reference.size, matrix, longer, _BLOCK)
+    return _measure_on(canvas, query, reference, matrix, inliers)
+
+
+def _measure_on(
+    canvas: Canvas | None, query: Picture, reference: Picture, matrix: Matrix, inliers: Points | None
+) -> Agreement:
+    nothing = Agreement(0.0, 0.0, 0, 0.0, matrix)
     if canvas is None:
         return nothing
     one, other, seen = canvas.draw(reference), canvas.draw(query, matrix), canvas.seen
-    found = _correlate(one, other, seen, _REACH)
+    found = _correlate(one, other, seen)
     if found is None:
         return nothing
     agreement = _summed_up(found, canvas, matrix, inliers)
     if agreement.part is not None:
         inside = _pixels(agreement.part, canvas.to_canvas)
         one, other, seen = one[inside], other[inside], seen[inside]
-    elif agreement.covered is not None:
-        seen[_pixels(agreement.covered, canvas.to_canvas)] = 0
-    return replace(agreement, tone=_tone(one[seen > 0], other[seen > 0]))
+    visible = seen > 0
+    if agreement.covered is not None:
+        visible[_pixels(agreement.covered, canvas.to_canvas)] = False
+    return replace(agreement, tone=_tone(one[visible], other[visible]))
 
 
 def _pixels(box: Box, to_canvas: Matrix) -> tuple[slice, slice]:
@@ -158,12 +174,16 @@ def _tone(one: Floats, other: Floats) -> float:
     """The correlation ratio of two lists of greys (Roche et al., MICCAI 1998, section 2): the share of the variance of
     `other` that lies between the pixels of different levels in `one`.
     """
-    if not len(one) or other.std() < 1 or one.std() < 1:
+    if not len(one):
         return 0.0
-    level = ((one - one.min()) * (_TONES / (np.ptp(one) + 1))).astype(np.intp)
+    one, other = one - one.min(), other - other.mean()
+    middle, squares = one - one.mean(), float(other @ other)
+    if squares < len(one) or float(middle @ middle) < len(one):
+        return 0.0
+    level = (one * (_TONES / (one.max() + 1))).astype(np.intp)
     count = np.bincount(level, minlength=_TONES)
-    total = np.bincount(level, other - other.mean(), _TONES)
-    return float(total @ (total / np.maximum(count, 1)) / (len(one) * other.var(dtype=np.float64)))
+    total = np.bincount(level, other, _TONES)
+    return float(total @ (total / np.maximum(count, 1))) / squares
 
 
 @dataclass(frozen=True)
@@ -181,32 +201,30 @@ class _Blocks:
     seen: int
 
 
-def _correlate(one: Floats, other: Floats, seen: Floats, reach: int) -> _Blocks | None:
-    """Compare the blocks that are `seen` (1, else 0) and textured in `one` at shifts up to `reach`; None where there
-    are none.
-    """
+def _correlate(one: Floats, other: Floats, seen: Floats) -> _Blocks | None:
+    """Compare the blocks that are `seen` (1, else 0) and textured in `one`; None where there are none."""
     level = np.float32(one.mean())  # sums of small squares lose less
     one, other = one - level, other - level
     height, width = (side // _STEP * _STEP for side in one.shape)
     one = one[:height, :width]
-    whole = _block_means(seen[None, :height, :width])[0] > 0.9
+    whole = _block_means(seen[None, :height, :width])[0] > _WHOLE
     mean, square = _block_means(np.stack([one, one * one]))
     variance = square - mean * mean
     row, column = np.nonzero(whole & (variance > _TEXTURE))
     if not len(row):
         return None
-    padded: Any = cv2.copyMakeBorder(other, *(reach,) * 4, cv2.BORDER_REPLICATE)
-    moved = sliding_window_view(padded, other.shape)[:, :, :height, :width]  # [steps, steps, height, width]
+    padded: Any = cv2.copyMakeBorder(other, _REACH, _REACH, _REACH, _REACH, cv2.BORDER_REPLICATE)
+    moved = _windows(padded, (_STEPS, _STEPS, height, width))
     products = np.multiply(moved, one, order="C").reshape(-1, height, width)
     product = _block_means(products)[:, row, column]
-    mean_there = _moved_means(padded, 2 * reach + 1)[:, row, column]
-    variance_there = _moved_means(padded * padded, 2 * reach + 1)[:, row, column] - mean_there * mean_there
+    mean_there = _moved_means(padded)[:, row, column]
+    variance_there = _moved_means(padded * padded)[:, row, column] - mean_there * mean_there
     value = product - mean[row, column] * mean_there
     value /= np.sqrt(np.maximum(variance[row, column] * variance_there, 1e-6))
     value[variance_there <= _TEXTURE / 4] = 0
-    value = value.reshape(2 * reach + 1, 2 * reach + 1, -1)
+    value = value.reshape(_STEPS, _STEPS, -1)
     best, shift = _peak(np.abs(value))
-    return _Blocks(row, column, best, shift, value[reach, reach], whole.shape, int(whole.sum()))
+    return _Blocks(row, column, best, shift, value[_REACH, _REACH], whole.shape, int(whole.sum()))
 
 
 @dataclass(frozen=True)
@@ -230,7 +248,7 @@ def _summed_up(blocks: _Blocks, canvas: Canvas, matrix: Matrix, inliers: Points 
             break
     inside = looked.inside
     return Agreement(
-        median=float(np.median(blocks.best[inside])),
+        median=_median(blocks.best[inside]),
         share=float(agrees[inside].mean()),
         blocks=int(inside.sum()),
         textured=min(float(inside.sum() / max(looked.room, 1)), 1.0),
@@ -241,6 +259,12 @@ def _summed_up(blocks: _Blocks, canvas: Canvas, matrix: Matrix, inliers: Points 
         part=looked.part,
         covered=looked.covered,
     )
+
+
+def _median(values: Floats) -> float:
+    """As np.median has it, which takes ten times as long for a few dozens."""
+    ordered, middle = np.sort(values), len(values) // 2
+    return float(ordered[middle]) if len(values) % 2 else float((ordered[middle - 1] + ordered[middle]) / 2)
 
 
 def _in_parts(blocks: _Blocks, agrees: NDArray[np.bool_], canvas: Canvas, inliers: Points | None) -> list[_Looked]:
@@ -297,14 +321,24 @@ def _block_means(images: Floats) -> Floats:
     return np.multiply(pairs, 0.25, dtype=np.float32)
 
 
-def _moved_means(padded: Floats, steps: int) -> Floats:
-    """Means of the blocks of a padded image at each of the shifts: [steps * steps, rows, columns]."""
+def _moved_means(padded: Floats) -> Floats:
+    """Means of the blocks of a padded image at each of the shifts: [_STEPS * _STEPS, rows, columns]."""
     means: Any = cv2.blur(padded, (_BLOCK, _BLOCK), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
     inside = means[: padded.shape[0] - _BLOCK + 1, : padded.shape[1] - _BLOCK + 1]
-    shape = (inside.shape[0] - steps + 1, inside.shape[1] - steps + 1)
-    moved: Any = sliding_window_view(inside, shape)[:, :, ::_STEP, ::_STEP]
-    flat: Floats = moved.reshape(steps * steps, *moved.shape[2:])
-    return flat
+    height, width = (inside.shape[0] - _STEPS + 1, inside.shape[1] - _STEPS + 1)
+    moved = _windows(inside, (_STEPS, _STEPS, height, width))[:, :, ::_STEP, ::_STEP]
+    return moved.reshape(_STEPS * _STEPS, *moved.shape[2:])
+
+
+def _windows(image: Floats, shape: tuple[int, int, int, int]) -> Floats:
+    """All windows [height, width] of an image, [down, across, height, width], sharing its memory.
+
+    sliding_window_view does the same with checks that take longer than what is done with a small image.
+    """
+    down, across = image.strides
+    assert image.shape[0] >= shape[0] + shape[2] - 1
+    assert image.shape[1] >= shape[1] + shape[3] - 1
+    return np.lib.stride_tricks.as_strided(image, shape, (down, across, down, across), writeable=False)
 
 
 def _peak(value: Floats) -> tuple[Floats, NDArray[np.float64]]:

@@ -1,5 +1,7 @@
 """Where two images show the same: the area that a homography lets them share, as a polygon in each."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +33,7 @@ def _scaling(before: Size, after: Size) -> Matrix:
 
 def apply(matrix: Matrix, points: Points) -> Points:
     """The points [n, 2] where the homography takes them."""
-    moved = np.column_stack([points, np.ones(len(points))]) @ matrix.T
+    moved = points @ matrix[:, :2].T + matrix[:, 2]
     return np.asarray(moved[:, :2] / moved[:, 2:], np.float64)
 
 
@@ -64,10 +66,10 @@ def part_shown(matrix: Matrix, query: Size, box: tuple[float, float, float, floa
 
 def is_invertible(matrix: Matrix) -> bool:
     """Whether it is a homography: finite, and of a determinant that is no rounding error."""
-    if not np.isfinite(matrix).all():
-        return False
-    scale = np.linalg.norm(matrix, axis=1).prod()
-    return bool(abs(np.linalg.det(matrix)) > 1e-12 * scale)
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    scale = math.hypot(a, b, c) * math.hypot(d, e, f) * math.hypot(g, h, i)
+    return math.isfinite(scale) and abs(determinant) > 1e-12 * scale
 
 
 # Polygons have a handful of corners and every pair has several of them: plain numbers are ten times as fast as arrays.

@@ -136,9 +136,9 @@ def test_any_pair_has_a_score_between_0_and_1(pair: PairNumbers) -> None:
 
 
 def test_the_numbers_are_finite_and_their_products_are_all_there() -> None:
-    pairs = [STRANGERS, LOST, COPY, PairNumbers(*[0.0] * 18)]
+    pairs = [STRANGERS, LOST, COPY, PairNumbers(*[0.0] * 19)]
     numbers = numbers_of(pairs, NUMBERS + PIXEL_NUMBERS)
-    assert numbers.shape == (4, 18)
+    assert numbers.shape == (4, 19)
     assert np.isfinite(numbers).all()
     expanded = quadratic(np.array([[2.0, 3.0, 5.0]]))
     assert sorted(expanded[0]) == sorted([2, 3, 5, 4, 6, 10, 9, 15, 25])
