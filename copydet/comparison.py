@@ -13,6 +13,7 @@ from copydet.images.queries import Query, list_queries
 from copydet.images.resize import Resize, resize_pixels
 from copydet.judging import judge
 from copydet.local_features.describe import LOCAL_EDGE, QUERY_EDGE, describe_image
+from copydet.local_features.gist import Gists
 from copydet.matching import OpenDescriptor, is_guessed
 from copydet.pairs import Asked, Pair, PreparedQuery, prepare, verify_pairs
 from copydet.records import ImageFeatures, ImageRow, Match, Pixels, Vectors
@@ -20,7 +21,6 @@ from copydet.search.candidates import Candidate
 from copydet.search.exact import exact_similarity
 from copydet.search.gists import alike_in_gist
 from copydet.search.score_norm import background_similarity
-from copydet.shards.local import StoredLocal, join_local
 from copydet.verification.canvas import Picture
 from copydet.verification.outline import Size
 from copydet.verification.references import FEATURES
@@ -59,7 +59,7 @@ class _Side:
     query: PreparedQuery
     vectors: Vectors  # of its views, the whole first
     reference: ReferenceSide
-    features: StoredLocal
+    gist: Gists
 
     @property
     def size(self) -> Size:
@@ -116,7 +116,7 @@ def _open(query: Query, opened: OpenDescriptor) -> _Side:
     vectors = opened.runtime.describe((batch.pixels[0], *prepared.pixels))
     size = row.width or 1, row.height or 1
     reference = ReferenceSide(features.records, size, lambda: picture)
-    return _Side(row, prepared, vectors, reference, join_local([features]))
+    return _Side(row, prepared, vectors, reference, features.gist)
 
 
 def _both_roles(pixels: Pixels, opened: OpenDescriptor) -> tuple[PreparedQuery, ImageFeatures, Picture]:
@@ -129,7 +129,7 @@ def _pair(query: _Side, reference: _Side, opened: OpenDescriptor) -> Pair:
     similarity = exact_similarity(query.vectors, reference.vectors[:1])[:, 0].astype(np.float32)
     normalised = similarity - background_similarity(query.vectors, opened.bank)
     best = int((normalised - cost).argmax())
-    (alike,) = alike_in_gist([reference.features], [query.query.gists], 1)
+    (alike,) = alike_in_gist([reference.gist[None]], [query.query.gists], 1)
     gist = next(iter(alike.asker.tolist()), None)
     candidate = Candidate(0, 0, best, float(similarity[best]), float(normalised[best]), 0.0, gist=gist)
     return verify_pairs(query.query, query.row, [Asked(candidate, reference.row, reference.reference)])[0]

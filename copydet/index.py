@@ -32,6 +32,7 @@ from copydet.matching import (
     match_embeddings,
     match_images,
     open_descriptor,
+    open_gists,
     open_local,
 )
 from copydet.progress import Progress
@@ -51,9 +52,7 @@ from copydet.store.check import Problem, verify_small
 from copydet.store.compact import Unused, remove_unused
 from copydet.store.locks import write_lock
 from copydet.store.snapshots import DescriptorEntry, Snapshot
-from copydet.tuning import QUERIES, tune
-
-_GROWN = 2  # times the images that an operating point was measured with: more is another index
+from copydet.tuning import QUERIES, tune, tuned_point
 
 
 class Index:
@@ -220,7 +219,7 @@ class Index:
         Recall: share of the ten nearest by exact search that are found, on `queries` edited images of the index. Raises
         UsageError when too few of their originals can be read.
         """
-        references, runtime = self.references(votes=False), self.opened.runtime
+        references, runtime = self.references(), self.opened.runtime
         selected = references.selected
         self._show(
             tune(self.path, self.snapshot, self._shards, selected, runtime, targets, queries=queries, progress=progress)
@@ -240,6 +239,7 @@ class Index:
         precision: float = DEFAULT_PRECISION,
         views: ViewLevel = "auto",
         votes: bool = True,
+        gist: bool = True,
         verify: bool = True,
         recall: float | None = None,
         where: str | None = None,
@@ -251,8 +251,8 @@ class Index:
     ) -> Iterator[QueryResult]:
         """Find what each query was copied from: yields a result for each, in order, with its `top_k` best references.
 
-        `views` says which parts of a query are searched (see query_views); `votes`, whether local features propose
-        references too; `verify`, whether what was proposed is verified.
+        `views` says which parts of a query are searched (see query_views); `votes` and `gist`, whether local
+        features and gists propose references too; `verify`, whether what was proposed is verified.
 
         `recall`: search as far as `tune` found that this needs; None: as the recipe says. Raises UsageError where that
         was not measured.
@@ -265,13 +265,13 @@ class Index:
         With `embeddings`, queries are vectors that this index's descriptor made elsewhere: files of them, or floats
         [n, dimension].
         """
-        options = MatchOptions(top_k, precision, views, votes, verify, ignored, workers=workers, limits=limits)
+        options = MatchOptions(top_k, precision, views, votes, gist, verify, ignored, workers=workers, limits=limits)
         if embeddings:
             vectors = list_query_embeddings(cast(EmbeddingQueries, queries), self.descriptor.dimension)
-            references = self.references(where, False, ignored, recall, engine)
+            references = self.references(where, ignored=ignored, recall=recall, engine=engine)
             return match_embeddings(vectors, references, self.opened, options, progress)
         images = list_queries(cast(Queries, queries))
-        references = self.references(where, votes, ignored, recall, engine)
+        references = self.references(where, votes, gist, ignored, recall, engine)
         return match_images(images, references, self.opened, options, progress)
 
     def describe(self, images: Queries) -> Vectors:
@@ -287,13 +287,16 @@ class Index:
     def references(
         self,
         where: str | None = None,
-        votes: bool = True,
+        votes: bool = False,
+        gist: bool = False,
         ignored: Ignored = NOTHING,
         recall: float | None = None,
         engine: Engine = HERE,
     ) -> References:
-        """What is searched: the open shards and the living images of them that satisfy the SQL condition `where`."""
-        point = None if recall is None else self._point(recall)
+        """What is searched: the open shards and their living images that satisfy the SQL condition `where`; `votes`,
+        `gist`: by these, too.
+        """
+        point = None if recall is None else tuned_point(self.path, self.snapshot, recall)
         selected: Sequence[NDArray[np.bool_] | None] = self._living
         for condition in (where, none_of(ignored.references)):
             if condition is not None:
@@ -305,26 +308,9 @@ class Index:
         nprobe, candidates = recipe.get("nprobe", 0), recipe.get("candidates", 0)
         if point is not None:
             nprobe, candidates = point.nprobe, point.candidates
-        lists = self._local if votes else open_local(())
+        lists, gists = self._local if votes else open_local(()), open_gists(self._shards) if gist else ()
         each = engine.spread(list(zip(self._shards, selected, strict=True))) if engine.elsewhere else None
-        return References(self._shards, lists, tuple(selected), nprobe, candidates, each)
-
-    def _point(self, recall: float) -> OperatingPoint:
-        """The least operating point of at least this recall."""
-        points = read_points(self.snapshot.operating_points)
-        for target, point in points.items():
-            if target >= recall:
-                if self.snapshot.images > _GROWN * point.images:
-                    raise UsageError(
-                        f"{self.path} was tuned for {point.images:,} images and holds {self.snapshot.images:,} now; "
-                        f"measure again with: copydet tune --index {self.path} --recall {target:g}"
-                    )
-                return point
-        known = f"there are {', '.join(f'{target:g}' for target in points)}" if points else "there is none"
-        raise UsageError(
-            f"{self.path} has no operating point for recall {recall:g} ({known}); measure one with: "
-            f"copydet tune --index {self.path} --recall {recall:g}"
-        )
+        return References(self._shards, lists, gists, tuple(selected), nprobe, candidates, each)
 
 
 def describe(images: Queries, *, descriptor: str = "small", device: str = "auto") -> Vectors:

@@ -29,7 +29,7 @@ from copydet.images.resize import Resize
 from copydet.judging import judge
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import QUERY_EDGE
-from copydet.local_features.gist import NO_GIST
+from copydet.local_features.gist import NO_GIST, Gists
 from copydet.pairs import Asked, PreparedQuery, Undecided, Verifying, prepare, verify_pairs
 from copydet.process import usable_cpus
 from copydet.progress import Progress, Silent
@@ -105,13 +105,14 @@ class OpenDescriptor:
 
 @dataclass(frozen=True)
 class References:
-    """What is searched: open shards of one descriptor, their local features, how (`nprobe` and `candidates` of the
-    recipe, see retrieve), which rows, and where (`each`). `selected[s]` is bool [described] of shard s, or None for all
-    of it.
+    """What is searched: open shards of one descriptor, their local features and gists (none: they propose nothing), how
+    (`nprobe` and `candidates` of the recipe, see retrieve), which rows, and where (`each`). `selected[s]` is bool
+    [described] of shard s, or None for all of it.
     """
 
     shards: tuple[Shard, ...]
     local: LocalLists
+    gists: tuple[Gists, ...]
     selected: tuple[NDArray[np.bool_] | None, ...]
     nprobe: int
     candidates: int
@@ -130,15 +131,17 @@ class References:
 class MatchOptions:
     """`top_k` references are proposed for each query, whatever their score; `precision` decides which are matches.
 
-    `views`: which parts of a query are searched (see query_views); `votes`: whether local features and gists propose
-    references too; `verify`: whether candidates are verified. Only embeddings, which have no pixels, go without all
-    three. `batch_size` images are described and searched together; it changes memory and speed, never a result.
+    `views`: which parts of a query are searched (see query_views); `votes` and `gist`: whether local features, and the
+    gist, propose references too; `verify`: whether candidates are verified. Only embeddings, which have no pixels, go
+    without all four. `batch_size` images are described and searched together; it changes memory and speed, never a
+    result.
     """
 
     top_k: int = 10
     precision: float = DEFAULT_PRECISION
     views: ViewLevel = "auto"
     votes: bool = True
+    gist: bool = True
     verify: bool = True
     ignored: Ignored = NOTHING
     batch_size: int = 32
@@ -158,6 +161,14 @@ def open_local(shards: Sequence[Shard]) -> LocalLists:
     """The local features of all shards; those made without have none. Raises UsageError for those of another kind."""
     nothing = ImageFeatures(np.empty((0, shipped_codec().record_bytes), np.uint8), NO_GIST)
     return LocalLists(shipped_codec(), [shard.local or join_local([nothing] * shard.described) for shard in shards])
+
+
+def open_gists(shards: Sequence[Shard]) -> tuple[Gists, ...]:
+    """The gists of all shards; images of those made without local features are like nothing. Raises as `open_local`."""
+    return tuple(
+        np.broadcast_to(NO_GIST, (shard.described, len(NO_GIST))) if shard.local is None else shard.local.gists
+        for shard in shards
+    )
 
 
 def match_images(
@@ -214,7 +225,7 @@ def find_pairs(
     describe = opened.runtime.describe
     if opened.gpu_codes is not None:
         opened.gpu_codes.clone(references.shards, progress.note)
-    local = options.verify or options.votes
+    local = options.verify or options.votes or options.gist
     voted = options.verify and options.votes and references.local.whole
     work = partial(prepare, resize=opened.descriptor.resize, level=options.views, local=local, voted=voted)
     threads, count = options.workers or usable_cpus(), max(options.top_k, _CANDIDATES)
@@ -234,7 +245,7 @@ def find_pairs(
         vectors = describe([each for whole, also in both for each in (whole, *also.pixels)])
         voted = _voted(batch.also, references, options, pool)
         gists = [each.gists for each in batch.also]
-        alike = alike_in_gist(references.local.stored, gists, round(_OF_GISTS * count), references.chosen)
+        alike = alike_in_gist(references.gists, gists, round(_OF_GISTS * count), references.chosen)
         views = [each.views for each in batch.also]
         candidates = _candidates(references, vectors, opened, views, voted, alike, count)
         return verifying.pairs(batch, candidates, look_up(references.shards, candidates))

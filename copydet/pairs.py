@@ -79,7 +79,7 @@ def prepare(pixels: Pixels, resize: Resize, level: ViewLevel, local: bool = True
     sizes = tuple(view.pixels.shape[1::-1] for view in views)
     if side is None:
         return PreparedQuery(places, sizes, resized, side)
-    # The whole, and rectangles found in it: what may be a whole picture costs nothing.
+    # The whole, and rectangles found in it: what may be a whole picture costs nothing (View.cost).
     pictures = tuple(number for number, view in enumerate(views) if view.cost == 0)
     gists = np.concatenate([gists_of(views[number].pixels) for number in pictures])
     return PreparedQuery(places, sizes, resized, side, pictures, gists)

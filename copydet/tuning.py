@@ -25,7 +25,7 @@ from copydet.images.resize import Resize, resize_pixels
 from copydet.process import usable_cpus
 from copydet.progress import Progress, Silent
 from copydet.records import Image, Pixels, Vectors
-from copydet.search.operating_points import OperatingPoint, find_points
+from copydet.search.operating_points import OperatingPoint, find_points, read_points
 from copydet.shards.shard import Shard
 from copydet.store import snapshots
 from copydet.store.locks import write_lock
@@ -37,6 +37,7 @@ _SEED = 20_251_121
 _STRENGTHS = ("easy", "medium", "hard")
 _EDGE = Resize("long_edge", 480)
 _BATCH = 32
+_GROWN = 2  # times the images that a point was measured with: more is another index
 
 
 def tune(
@@ -135,3 +136,21 @@ def _commit(index: Path, snapshot: Snapshot, points: dict[float, OperatingPoint]
                 history=f"tune: recall {', '.join(stored)}",
             ),
         )
+
+
+def tuned_point(path: Path, snapshot: Snapshot, recall: float) -> OperatingPoint:
+    """The least operating point of at least this recall. Raises UsageError where there is none for so many images."""
+    points = read_points(snapshot.operating_points)
+    for target, point in points.items():
+        if target >= recall:
+            if snapshot.images > _GROWN * point.images:
+                raise UsageError(
+                    f"{path} was tuned for {point.images:,} images and holds {snapshot.images:,} now; "
+                    f"measure again with: copydet tune --index {path} --recall {target:g}"
+                )
+            return point
+    known = f"there are {', '.join(f'{target:g}' for target in points)}" if points else "there is none"
+    raise UsageError(
+        f"{path} has no operating point for recall {recall:g} ({known}); measure one with: "
+        f"copydet tune --index {path} --recall {recall:g}"
+    )

@@ -42,9 +42,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "without verification": {"verify": False},
     "without votes": {"votes": False},
+    "without gists": {"gist": False},
     "without views": {"views": "whole"},
-    "views alone": {"votes": False, "verify": False},
-    "the whole image's descriptor alone": {"views": "whole", "votes": False, "verify": False},
+    "views alone": {"votes": False, "gist": False, "verify": False},
+    "the whole image's descriptor alone": {"views": "whole", "votes": False, "gist": False, "verify": False},
 }
 PEERS = {
     "pdq": "PDQ",

@@ -28,7 +28,7 @@ from copydet.records import Image, Pixels, QueryResult
 from copydet.search.exact import exact_similarity
 from copydet.search.score_norm import background_similarity
 
-NOTHING = References((), open_local(()), (), 0, 0)
+NOTHING = References((), open_local(()), (), (), 0, 0)
 PLAIN = MatchOptions(top_k=45, views="whole", votes=False, verify=False)
 
 
@@ -60,7 +60,7 @@ def references(opened: OpenDescriptor, folder: Path, tmp_path_factory: pytest.Te
     for number, pixels in enumerate(draw_pictures(40)):
         PilImage.fromarray(pixels).save(photos / f"{number:02d}.png")
     index = Index.build(photos, tmp_path_factory.mktemp("index") / "drawn.index", descriptor=str(folder), device="cpu")
-    return index.references(None)
+    return index.references(None, votes=True, gist=True)
 
 
 def failing(number: int) -> Image:

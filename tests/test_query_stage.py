@@ -14,6 +14,7 @@ from PIL import Image
 from thumbnail import installed_photos, make_thumbnail_descriptor
 
 from copydet.errors import UsageError
+from copydet.images.edits import EDITS
 from copydet.index import Index
 from copydet.matching import MatchOptions, match_images
 from copydet.records import Match, Pixels, QueryResult
@@ -107,6 +108,22 @@ def test_originals_that_are_gone_leave_stored_features_to_verify_by(
     assert (same.matches[0].reference_id, same.matches[0].verdict) == ("coffee.png", "copy")
 
 
+def test_what_an_edge_filter_left_of_a_mirrored_picture_is_found_by_its_gist(built: Index) -> None:
+    mirrored = np.ascontiguousarray(read_photo("coffee.png")[:, ::-1])
+    edges = EDITS["edges"](mirrored, 1.0, np.random.default_rng(1)).pixels
+    scores = []
+    for gist in (True, False):
+        (result,) = built.match(edges, gist=gist, votes=False, views="whole")
+        scores.append(sum(match.score for match in result.matches if match.reference_id == "coffee.png"))
+    assert scores[0] > 3 * scores[1]
+    (result,) = built.match(edges)
+    best = result.matches[0]
+    assert best.reference_id == "coffee.png"
+    assert best.query_overlap == pytest.approx(1, abs=0.05)
+    assert best.transform is not None
+    assert best.transform[0] < 0
+
+
 def test_verified_results_do_not_depend_on_batches_or_threads(thumbnails: Path, photos: Path, pasted: Pixels) -> None:
     from copydet.images.queries import list_queries
 
@@ -115,7 +132,7 @@ def test_verified_results_do_not_depend_on_batches_or_threads(thumbnails: Path, 
     for batch_size, workers in ((32, 2), (2, 1)):
         images = list_queries([pasted, photos / "rocket.jpg", b"", photos / "coffee.png"])
         options = MatchOptions(top_k=7, batch_size=batch_size, workers=workers)
-        results.append(list(match_images(images, index.references(), index.opened, options)))
+        results.append(list(match_images(images, index.references(votes=True, gist=True), index.opened, options)))
     assert results[0] == results[1]
 
 
@@ -124,10 +141,12 @@ def test_local_features_of_another_kind_are_one_line_and_not_needed_without_them
 ) -> None:
     index = Index.open(thumbnails, device="cpu")
     index._shards = tuple(replace(shard, local_codec="older-1") for shard in index._shards)
-    for wanted in ({"verify": False}, {"votes": False}, {}):
+    without = {"votes": False, "gist": False, "verify": False}
+    for needed in (*without, None):
+        wanted = {each: value for each, value in without.items() if each != needed} if needed else {}
         with pytest.raises(UsageError, match=r"of kind older-1.* copydet inspect --repair --index"):
             index.match(photos / "coffee.png", **wanted)  # type: ignore[arg-type]
-    (result,) = index.match(photos / "coffee.png", votes=False, verify=False)
+    (result,) = index.match(photos / "coffee.png", votes=False, gist=False, verify=False)
     assert result.matches[0].reference_id == "coffee.png"
     vectors = index.describe(photos / "coffee.png")
     (result,) = index.match(vectors, embeddings=True)

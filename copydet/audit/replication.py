@@ -59,7 +59,7 @@ def measure(
     Raises UsageError where there is no generation that can be read, or no training image.
     """
     progress = progress or Silent()
-    references, opened = index.references(where), index.opened
+    references, opened = index.references(where, votes=True, gist=True), index.opened
     training = TrainingSet(references)
     if not len(training):
         raise UsageError(f"{index.path} holds no training images" + (" that satisfy --where" if where else ""))

@@ -66,6 +66,7 @@ Sink = Callable[["QueryResult"], None]
     help="Which parts of a query are searched by their descriptors.",
 )
 @click.option("--votes/--no-votes", default=True, show_default=True, help="Let local features propose references too.")
+@click.option("--gist/--no-gist", default=True, show_default=True, help="Let an image's gist propose references too.")
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="Check where and whether two images show the same."
 )
@@ -99,6 +100,7 @@ def command(
     precision: float | None,
     views: "ViewLevel",
     votes: bool,
+    gist: bool,
     verify: bool,
     recall: float | None,
     ignore: Path | None,
@@ -141,6 +143,7 @@ def command(
             top_k=top_k,
             views=views,
             votes=votes,
+            gist=gist,
             verify=verify,
             recall=recall,
             ignored=NOTHING if ignore is None else read_ignored(ignore),

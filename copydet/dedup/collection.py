@@ -102,7 +102,7 @@ def open_collection(own: Sequence[Index], against: Sequence[Index] = ()) -> Coll
                 f"{descriptor.name}, and their similarities don't compare: index one of them again"
             )
     _check_ids(own)
-    searched = [index.references(votes=False) for index in indexes]
+    searched = [index.references() for index in indexes]
     shards = tuple(shard for each in searched for shard in each.shards)
     counts = [shard.described for shard in shards]
     masks = [mask for each in searched for mask in each.selected]
@@ -146,7 +146,7 @@ def _check_ids(indexes: Sequence[Index]) -> None:
     """keep.txt and drop.txt name images by their ids alone."""
     if len(indexes) < 2:
         return
-    files = [shard.images_path for index in indexes for shard in index.references(votes=False).shards]
+    files = [shard.images_path for index in indexes for shard in index.references().shards]
     if not files:
         return
     with connect() as database:

@@ -210,7 +210,7 @@ def _without(present: Collection, own: Sequence[Index], others: Sequence[Index],
     """The same without the images that are ignored altogether: they are in no pair, and so are kept."""
     if not ignored.references:
         return present
-    masks = [mask for each in (*own, *others) for mask in each.references(votes=False, ignored=ignored).selected]
+    masks = [mask for each in (*own, *others) for mask in each.references(ignored=ignored).selected]
     counts = np.diff(present.starts).tolist()
     both = zip(masks, counts, strict=True)
     living = np.concatenate([np.zeros(0, bool), *(np.ones(n, bool) if mask is None else mask for mask, n in both)])

@@ -29,7 +29,15 @@ from copydet.engines import local
 from copydet.evaluation.population import POOL, AskedAbout, Population, make_population, number_of
 from copydet.evaluation.vectors import nearest
 from copydet.images.sources import list_images
-from copydet.matching import MatchOptions, OpenDescriptor, References, find_pairs, open_descriptor, open_local
+from copydet.matching import (
+    MatchOptions,
+    OpenDescriptor,
+    References,
+    find_pairs,
+    open_descriptor,
+    open_gists,
+    open_local,
+)
 from copydet.progress import Progress, show
 from copydet.records import Vectors
 from copydet.shards.shard import open_shard
@@ -136,7 +144,7 @@ def _index(folder: Path, images: Path, opened: OpenDescriptor) -> References:
     snapshot = local.build(folder, [str(images)], descriptor, None, opened.runtime)
     shards = tuple(open_shard(folder, entry, descriptor.dimension) for entry in snapshot.shards)
     nprobe, candidates = snapshot.recipe.get("nprobe", 0), snapshot.recipe.get("candidates", 0)
-    return References(shards, open_local(shards), (None,) * len(shards), nprobe, candidates)
+    return References(shards, open_local(shards), open_gists(shards), (None,) * len(shards), nprobe, candidates)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from copydet.local_features.gist import Gists
 from copydet.search.exact import products
-from copydet.shards.local import StoredLocal
 
 _ROWS = 4096  # references looked at together
 
@@ -34,10 +33,10 @@ NONE_ALIKE = AlikeInGist(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 def alike_in_gist(
-    stored: Sequence[StoredLocal], queries: Sequence[Gists], count: int, selected: NDArray[np.bool_] | None = None
+    stored: Sequence[Gists], queries: Sequence[Gists], count: int, selected: NDArray[np.bool_] | None = None
 ) -> list[AlikeInGist]:
     """The `count` references nearest to any gist of each query, int8 [n, GIST_BYTES] each; equals in the order of the
-    images. `selected` bool [images] or all.
+    images. `stored` are the gists of all shards, `selected` bool [images] or all.
     """
     asking = [number for number, gists in enumerate(queries) if len(gists)]
     found = [NONE_ALIKE] * len(queries)
@@ -60,13 +59,13 @@ def alike_in_gist(
     return found
 
 
-def _blocks(stored: Sequence[StoredLocal]) -> Iterator[tuple[int, Gists]]:
+def _blocks(stored: Sequence[Gists]) -> Iterator[tuple[int, Gists]]:
     """The gists of some references, and the number of the first, counted through all shards."""
     first = 0
     for each in stored:
-        for start in range(0, len(each.gists), _ROWS):
-            yield first + start, each.gists[start : start + _ROWS]
-        first += len(each.gists)
+        for start in range(0, len(each), _ROWS):
+            yield first + start, each[start : start + _ROWS]
+        first += len(each)
 
 
 class _Kept(NamedTuple):

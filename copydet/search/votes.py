@@ -53,7 +53,7 @@ class LocalLists:
     """
 
     def __init__(self, codec: Codec, stored: Sequence[StoredLocal], nprobe: int = _NPROBE) -> None:
-        self._codec, self._nprobe, self.stored = codec, nprobe, tuple(stored)
+        self._codec, self._nprobe = codec, nprobe
         self._opening = Lock()  # from Python 3.12 on, threads that ask at once would each put the lists together
         self._records = [np.asarray(each.features) for each in stored]
         counts = [np.diff(np.asarray(each.offsets)) for each in stored]

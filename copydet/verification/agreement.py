@@ -29,6 +29,7 @@ _STEPS = 2 * _REACH + 1
 _TEXTURE = 16.0  # variance in squared grey levels: with less a block says nothing
 _AGREES = 0.7
 _WORTH_A_LOOK = 0.15  # share of the blocks that agree coarsely; with less no fine look is taken
+_OUTLINES = 0.25  # mean correlation; with less, outlines are not looked at
 _AS_GOOD = 0.01  # a mended transform is believed where blocks agree as well as before, for they may move less
 MOST_BEND = 3.0
 _STRAIGHT, _MOST_INLIERS = 0.45, 0.85  # bend that a part may have; share of the inliers that it must hold
@@ -87,8 +88,18 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
         found = _look_closer(query, reference, matrix, coarse, inliers)
         canvas = shared_canvas(query.size, reference.size, found.matrix, _COARSE, _BLOCK)
         again = _measure_on(canvas, query, reference, found.matrix, inliers)
-    outlines = 0.0 if canvas is None else _compare_outlines(canvas, query, reference, found.matrix)
-    return replace(found, coarse=again.median, coarse_bend=again.bend, outlines=outlines)
+    found = replace(found, coarse=again.median, coarse_bend=again.bend)
+    return found if canvas is None else _with_outlines(canvas, query, reference, found)
+
+
+def _with_outlines(canvas: Canvas, query: Picture, reference: Picture, found: Agreement) -> Agreement:
+    """What was found of the pictures, or, where they agree better, of their outlines."""
+    outlines = _compare_outlines(canvas, query, reference, found.matrix)
+    if outlines > max(found.in_place, _OUTLINES):
+        drawn = _measure_on(canvas, query.outlines, reference.outlines, found.matrix, None)
+        if drawn.median * drawn.share > found.median * found.share:
+            found = replace(drawn, tone=found.tone, coarse=drawn.median, coarse_bend=drawn.bend)
+    return replace(found, outlines=outlines)
 
 
 def _compare_outlines(canvas: Canvas, query: Picture, reference: Picture, matrix: Matrix) -> float:

@@ -264,7 +264,7 @@ def test_ignoring_everything_is_no_error(tmp_path: Path, indexed: Index) -> None
 
 
 def lines_of(index: Index) -> list[str]:
-    (shard,) = index.references(votes=False).shards
+    (shard,) = index.references().shards
     return shard.image_ids(list(range(shard.described)))
 
 

@@ -7,11 +7,6 @@ from numpy.typing import NDArray
 
 from copydet.local_features.gist import GIST_BYTES, NO_GIST, Gists
 from copydet.search.gists import AlikeInGist, alike_in_gist
-from copydet.shards.local import StoredLocal
-
-
-def stored(gists: Gists) -> StoredLocal:
-    return StoredLocal(np.empty((0, 14), np.uint8), np.zeros(len(gists) + 1, np.int64), gists)
 
 
 def drawn(rng: np.random.Generator, *shape: int) -> Gists:
@@ -41,7 +36,7 @@ def test_the_best_are_found_in_the_order_of_the_images_whatever_the_shards_and_t
     rng = np.random.default_rng(seed)
     parts, queries = [drawn(rng, images) for images in shards], [drawn(rng, size) for size in sizes]
     references, selected = np.concatenate(parts), rng.random(sum(shards)) < 0.8
-    found = alike_in_gist([stored(part) for part in parts], queries, count, selected)
+    found = alike_in_gist(parts, queries, count, selected)
     assert len(found) == len(queries)
     for query, alike in zip(queries, found, strict=True):
         products = [
@@ -58,7 +53,7 @@ def test_more_references_than_are_looked_at_together_are_all_looked_at() -> None
     rng = np.random.default_rng(3)
     references = rng.integers(-60, 61, (9000, GIST_BYTES), np.int8)
     queries = [references[[8999, 0]], references[[4095]], references[[4096]]]
-    found = alike_in_gist([stored(references[:5000]), stored(references[5000:])], queries, 2)
+    found = alike_in_gist([references[:5000], references[5000:]], queries, 2)
     assert [set(each.image[: len(query)].tolist()) for each, query in zip(found, queries, strict=True)] == [
         {8999, 0},
         {4095},
@@ -69,7 +64,7 @@ def test_more_references_than_are_looked_at_together_are_all_looked_at() -> None
 
 
 def test_images_without_a_gist_are_like_nothing() -> None:
-    nothing = stored(np.stack([NO_GIST] * 5))
+    nothing = np.stack([NO_GIST] * 5)
     (found,) = alike_in_gist([nothing], [drawn(np.random.default_rng(1), 3)], 2)
     assert not len(found.image)
     assert [len(each.image) for each in alike_in_gist([], [drawn(np.random.default_rng(1), 3)], 2)] == [0]
