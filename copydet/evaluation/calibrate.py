@@ -75,7 +75,7 @@ def calibrate_descriptor(
     sources: Sequence[str],
     *,
     seed: int = 0,
-    images: int = 1000,
+    images: int = 3000,
     device: str = "auto",
 ) -> Calibration:
     """Calibrate the descriptor in `folder` on `images` images of `sources`, and write its calibration.json.
@@ -109,7 +109,7 @@ def make_pairs(
     sources: Sequence[str],
     *,
     seed: int = 0,
-    images: int = 1000,
+    images: int = 3000,
 ) -> CalibrationPairs:
     """Labelled pairs from `images` images of the sources: see the module. The same for the same seed. Shows progress.
 
@@ -180,7 +180,8 @@ def _ask(
 
 def _joined(made: Population, asked: Sequence[_Labelled], again: Sequence[_Labelled]) -> CalibrationPairs:
     kept = [each for each in (*asked, *again) if each.is_copy is not None]
-    blind = [number >= sum(each.is_copy is not None for each in asked) for number in range(len(kept))]
+    first_blind = sum(each.is_copy is not None for each in asked)
+    blind = [number >= first_blind for number in range(len(kept))]
     found = sum(bool(each.is_copy) for each in asked)
     return CalibrationPairs(
         numbers=tuple(each.numbers for each in kept),
