@@ -127,3 +127,22 @@ def test_the_frame_that_a_picture_laid_over_a_copy_leaves_agrees(share: float) -
         # Where the inliers lie in what would be covered, and without any, it is not believed.
         for inliers in (frame * 0 + [width / 2, height / 2], None):
             assert measure_agreement(to_grey(copy), grey(number), np.eye(3), inliers).covered is None
+
+
+def test_outlines_of_a_negative_are_those_of_its_original() -> None:
+    for photo in photos():
+        negative = to_grey(np.ascontiguousarray(255 - photo))
+        difference = np.abs(to_grey(photo).outlines.grey.astype(int) - negative.outlines.grey)
+        assert difference.max() <= 2  # greys are rounded
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_outlines_tell_an_edge_filtered_copy_from_another_picture(number: int) -> None:
+    copy = to_grey(EDITS["edges"](photos()[number], 1.0, np.random.default_rng(number)).pixels)
+    (width, height), sizes = grey(number).size, [grey(other).size for other in range(4)]
+    found = []
+    for other, (across, down) in enumerate(sizes):
+        stretch = np.array([[across / width, 0, 0], [0, down / height, 0], [0, 0, 1]], np.float64)
+        found.append(measure_agreement(copy, grey(other), stretch).outlines)
+    assert found[number] > 0.4
+    assert max(each for other, each in enumerate(found) if other != number) < 0.3
