@@ -44,7 +44,6 @@ from copydet.shards.shard import (
     DESCRIPTORS,
     IMAGES,
     VIEW_DESCRIPTORS,
-    file_names,
     fits,
     map_descriptors,
     vector_files,
@@ -203,7 +202,7 @@ def _mend_shard(
             vectors = map_descriptors(folder / descriptors, snapshot.descriptor.dimension)
             with atomic.new_file(folder / codes) as path:
                 write_codes(path, codes_of(index, snapshot, shard.codes).quantiser, vectors)
-    names = file_names(shard.reference_views, local is not None)
+    names = dict.fromkeys((*shard.files, *(bad & set(LOCAL_FILES))))  # those of another codec may have been fewer
     entry = replace(shard, name=folder.name, files={name: file_entry(folder / name) for name in names}, local=local)
     if reason := fits(entry, snapshot.descriptor.dimension):
         raise CopydetError(reason)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +176,28 @@ def test_originals_that_are_gone_or_have_changed_are_not_described_in_place_of_o
     finally:
         original.write_bytes(kept)
     assert repair(flat.index, runtime).left == ()
+
+
+def test_features_of_another_codec_stay_until_they_can_be_made_again(flat: Built) -> None:
+    snapshot = snapshots.read_current(flat.index)
+    older = []
+    for shard in snapshot.shards:
+        files = {name: file for name, file in shard.files.items() if name != "local.gists"}
+        assert shard.local is not None
+        older.append(replace(shard, files=files, local=replace(shard.local, codec="older-0")))
+    snapshots.commit(flat.index, replace(snapshot, number=snapshot.number + 1, shards=tuple(older)))
+    flip(shards_of(flat.index)[0].folder / "codes.faiss")
+    gone = flat.photos.rename(flat.photos.with_name("gone"))
+    try:
+        done = repair(flat.index, runtime)
+    finally:
+        gone.rename(flat.photos)
+    assert [problem.path.rpartition("/")[2] for problem in done.left] == [
+        "local.features"
+    ]  # the other shard's photos are elsewhere
+    assert "codes.faiss" in done.mended[0]
+    assert repair(flat.index, runtime).left == ()
+    assert all(shard.local is not None for shard in shards_of(flat.index))
 
 
 def test_a_descriptor_that_is_not_at_hand_is_no_traceback(flat: Built) -> None:
