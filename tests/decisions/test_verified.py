@@ -20,9 +20,9 @@ from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, VerifiedModel, fi
 from copydet.descriptors.registry import load_descriptor
 from copydet.errors import UsageError
 
-STRANGERS = PairNumbers(0.2, -0.1, 0, 0, 0, 0, 0.35, 0.02, 80, 0.8, 1.5, 0.02, 1, 1, 1)
+STRANGERS = PairNumbers(0.2, -0.1, 0, 0, 0, 0, 0.35, 0.02, 80, 0.8, 1.5, 0.02, 1, 1, 1, 0.1, 0.35, 1.5, 0.05)
 LOOK_ALIKES = replace(STRANGERS, similarity=0.75, normalised_similarity=0.25)
-COPY = PairNumbers(0.85, 0.4, 40, 30, 80, 0.002, 0.95, 0.97, 150, 0.9, 0.1, 0.9, 1, 1, 1)
+COPY = PairNumbers(0.85, 0.4, 40, 30, 80, 0.002, 0.95, 0.97, 150, 0.9, 0.1, 0.9, 1, 1, 1, 0.9, 0.97, 0.1, 0.9)
 LOST = PairNumbers(0.2, -0.1, 3, 1, 40, 0.006, 0.35, 0.05, 40, 0.8, 1.5, 0.05, 0.3, 0.3, 1)
 
 
