@@ -225,9 +225,10 @@ def find_pairs(
     describe = opened.runtime.describe
     if opened.gpu_codes is not None:
         opened.gpu_codes.clone(references.shards, progress.note)
-    local = options.verify or options.votes or options.gist
+    local = options.verify or options.votes
     voted = options.verify and options.votes and references.local.whole
-    work = partial(prepare, resize=opened.descriptor.resize, level=options.views, local=local, voted=voted)
+    resize, views = opened.descriptor.resize, options.views
+    work = partial(prepare, resize=resize, level=views, local=local, voted=voted, gist=options.gist)
     threads, count = options.workers or usable_cpus(), max(options.top_k, _CANDIDATES)
     processes = Workers(threads)
     batches = _load(images, opened, options, Also(Resize("long_edge", QUERY_EDGE), work), processes)

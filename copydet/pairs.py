@@ -67,9 +67,11 @@ class Pair:
 Undecided = tuple[ImageRow, tuple[Pair, ...]]  # a query and what it was compared with
 
 
-def prepare(pixels: Pixels, resize: Resize, level: ViewLevel, local: bool = True, voted: bool = False) -> PreparedQuery:
-    """Make the views that `level` asks for, resized for a descriptor, and with `local` the local features, which are
-    `voted` with or only verify.
+def prepare(
+    pixels: Pixels, resize: Resize, level: ViewLevel, local: bool = True, voted: bool = False, gist: bool = True
+) -> PreparedQuery:
+    """Make the views that `level` asks for, resized for a descriptor, with `local` the local features, which are
+    `voted` with or only verify, and with `gist` the gists.
     """
     features = query_features(pixels) if local else None
     views = query_views(pixels, level, voted=voted and features is not None and len(features.frames) >= _ENOUGH)
@@ -77,11 +79,9 @@ def prepare(pixels: Pixels, resize: Resize, level: ViewLevel, local: bool = True
     places = tuple(View(view.name, view.pixels[:0], view.to_whole, view.cost) for view in views)
     side = None if features is None else QuerySide(features, to_grey(pixels))
     sizes = tuple(view.pixels.shape[1::-1] for view in views)
-    if side is None:
-        return PreparedQuery(places, sizes, resized, side)
     # The whole, and rectangles found in it: what may be a whole picture costs nothing (View.cost).
-    pictures = tuple(number for number, view in enumerate(views) if view.cost == 0)
-    gists = np.concatenate([gists_of(views[number].pixels) for number in pictures])
+    pictures = tuple(number for number, view in enumerate(views) if gist and view.cost == 0)
+    gists = np.concatenate([NO_GISTS, *(gists_of(views[number].pixels) for number in pictures)])
     return PreparedQuery(places, sizes, resized, side, pictures, gists)
 
 

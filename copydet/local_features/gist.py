@@ -22,7 +22,7 @@ Gists = NDArray[np.int8]
 
 GIST_BYTES = 64
 NO_GIST: Gists = np.zeros(GIST_BYTES, np.int8)  # like nothing
-SCALE = 254  # of the numbers of a gist of length 1: none but one in ten thousand is clipped
+SCALE = 254  # of the numbers of a gist of length 1: of the training images one number in 2,700 is clipped
 # Quarter turns anticlockwise, and whether mirrored left to right after that: the order of `gists_of`.
 WAYS = tuple((turns, mirrored) for turns in range(4) for mirrored in (False, True))
 
