@@ -23,8 +23,10 @@ from copydet.verification.canvas import Picture
 from copydet.verification.correspond import correspond
 from copydet.verification.geometry import Geometry, fit_geometry, fit_to_surest_vote
 from copydet.verification.outline import Matrix, Points, Shares, Size, part_shown, polygon_area, shared_area
+from copydet.verification.repetition import is_repeated
 
 _WORTH_A_LOOK = 0.5  # weight of a vote that no others join
+_SOME, _ALL = 0.3, 0.9  # of the blocks; of both pictures
 _BELIEVED, _SURE_INLIERS = 5, 8  # inliers that say where to look; from which on the view is not asked
 
 
@@ -119,9 +121,17 @@ def verify(
             tried.append(_look(query, reference, matrix, None))
     for hypothesis in sorted(tried, key=_worth, reverse=True):
         evidence = _evidence(hypothesis, query.picture.size, size)
-        if evidence is not None:
+        if evidence is not None and not _proves_nothing(evidence, query, reference):
             return evidence
     return None
+
+
+def _proves_nothing(evidence: Evidence, query: QuerySide, reference: ReferenceSide) -> bool:
+    """Whether the images agree, but would elsewhere, too. Where all of both is shared there is no elsewhere."""
+    agreement = evidence.agreement
+    if agreement is None or agreement.share < _SOME or min(evidence.place_overlaps) > _ALL or reference.picture is None:
+        return False
+    return is_repeated(query.picture, reference.picture, evidence.matrix)
 
 
 _Hypothesis = tuple[Matrix, Geometry | None, Agreement | None]
