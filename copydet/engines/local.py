@@ -254,25 +254,24 @@ def _codes(
         factory = next(shard.codes for shard in base.shards if shard.codes != "Flat")
         return base, Codes(factory, read_quantiser(job.index, base.quantiser, base.files[base.quantiser]))
     described = sum(chunk.described for chunk in chunks)
-    enough = memory.train_images(recipe, dimension)
-    if recipe.train_images and min(described, enough) < recipe.train_images_min:
+    sampled = memory.sample_images(recipe, dimension, described)
+    if recipe.train_images and sampled < recipe.train_images_min:
         job.progress.note(
             f"{described:,} images are too few to train recipe {recipe.name} "
             f"(it needs {recipe.train_images_min:,}, in {12 * dimension * recipe.train_images_min / 2**20:,.0f} MiB): "
             "these images keep exact codes, as recipe flat makes them"
         )
         return base, Codes("Flat", None)
-    shard_images = min(described, memory.shard_images(recipe, dimension))
-    factory = recipe.codes(dimension, shard_images, min(described, enough))
+    factory = recipe.codes(dimension, described, sampled)
     if factory == "Flat":
         return base, Codes(factory, None)
     if not recipe.train_images:
         return base, Codes(factory, train_quantiser(factory, np.empty((0, dimension), np.float32)))
-    key = {"factory": factory, "images": min(described, enough), "chunks": [chunk.stamp for chunk in chunks]}
+    key = {"factory": factory, "images": sampled, "chunks": [chunk.stamp for chunk in chunks]}
     done = staging.recall(job.building, "quantiser", key)
     if done is None:
-        job.progress.note(f"training {factory} on {min(described, enough):,} images")
-        trained = train_quantiser(factory, sample_vectors(chunks, dimension, enough))
+        job.progress.note(f"training {factory} on {sampled:,} images")
+        trained = train_quantiser(factory, sample_vectors(chunks, dimension, sampled))
         done = keep_quantiser(job.index, trained)
         staging.remember(job.building, "quantiser", key, done)
     name, size, content = done

@@ -33,9 +33,9 @@ class MemoryPlan:
     workers: int
     text: str
 
-    def train_images(self, recipe: Recipe, dimension: int) -> int:
-        """How many images the recipe may train on: FAISS holds the sample twice (rotated) and its assignment."""
-        return min(recipe.train_images, self.work // (12 * dimension))
+    def sample_images(self, recipe: Recipe, dimension: int, images: int) -> int:
+        """How many of `images` images training takes: FAISS holds the sample twice (rotated) and its assignment."""
+        return min(recipe.sample_images(images), self.work // (12 * dimension))
 
     def shard_images(self, recipe: Recipe, dimension: int) -> int:
         """How many images a shard may hold: its codes grow in memory by doubling."""

@@ -29,7 +29,7 @@ def search_with_recipe(
     check_factory(recipe, references.shape[1])
     stored = references.astype(np.float16)
     starts = range(0, max(len(stored), 1), recipe.shard_images)
-    trained = _train(recipe, stored, min(len(stored), recipe.shard_images))
+    trained = _train(recipe, stored)
     parts = (stored[start : start + recipe.shard_images] for start in starts)
     shards = [_Shard(make_codes(trained, part), part) for part in parts]
     found = retrieve(shards, queries, k, nprobe=recipe.nprobe or None, candidates=recipe.candidates or k)
@@ -37,12 +37,12 @@ def search_with_recipe(
     return rows, found.similarity
 
 
-def _train(recipe: Recipe, stored: StoredVectors, shard_images: int) -> NDArray[np.uint8] | None:
-    available = min(len(stored), recipe.train_images) if recipe.train_images else len(stored)
-    if recipe.train_images and available < recipe.train_images_min:
+def _train(recipe: Recipe, stored: StoredVectors) -> NDArray[np.uint8] | None:
+    sampled = recipe.sample_images(len(stored))
+    if recipe.train_images and sampled < recipe.train_images_min:
         return None
-    factory = recipe.codes(stored.shape[1], shard_images, available)
+    factory = recipe.codes(stored.shape[1], len(stored), sampled)
     if factory == "Flat":
         return None
-    chosen = np.sort(np.random.default_rng(SEED).choice(len(stored), available, replace=False))
+    chosen = np.sort(np.random.default_rng(SEED).choice(len(stored), sampled, replace=False))
     return train_quantiser(factory, stored[chosen].astype(np.float32))

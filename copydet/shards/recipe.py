@@ -13,6 +13,7 @@ from copydet.errors import UsageError
 from copydet.images.parts import REFERENCE_VIEWS
 
 TRAIN_PER_LIST = 39  # FAISS's own lower bound of training points for a centroid
+_TRAIN_WELL = 200_000  # fewer lists than this fills do not take more: rotation and product codes gain nothing by it
 _ID_BYTES = 8  # an inverted list keeps a 64-bit number beside each code
 
 
@@ -33,12 +34,20 @@ class Recipe:
     local_features: int
     reference_views: str = "whole"
 
-    def codes(self, dimension: int, shard_images: int, trained_on: int) -> str:
-        """The FAISS factory string for shards of up to `shard_images` images, trained on `trained_on` images."""
+    def codes(self, dimension: int, images: int, trained_on: int) -> str:
+        """The FAISS factory string for the shards of a collection of `images` images, trained on `trained_on`.
+
+        Lists follow the collection, not its shards: a query visits its lists in every shard, so that lists of a shard's
+        size would make it visit more codes with each shard.
+        """
         code_bytes = min(self.code_bytes, dimension)
-        lists = max(1, min(int(4 * math.sqrt(shard_images)), trained_on // TRAIN_PER_LIST))
+        lists = max(1, min(_lists(images), trained_on // TRAIN_PER_LIST))
         rotated = dimension - dimension % code_bytes if code_bytes else dimension
         return self.factory.format(dimension=dimension, lists=lists, code_bytes=code_bytes, rotated=rotated)
+
+    def sample_images(self, images: int) -> int:
+        """How many of a collection's images training takes: enough to fill its lists."""
+        return min(images, self.train_images, max(_TRAIN_WELL, TRAIN_PER_LIST * _lists(images)))
 
     def memory_bytes(self, dimension: int) -> int:
         """Bytes of memory that the codes of one image, and of its parts, take when they are searched."""
@@ -50,6 +59,11 @@ class Recipe:
         if "RaBitQ" in self.factory:  # a bit a number and two floats (Gao and Long, SIGMOD 2024)
             return -(-dimension // 8) + 8 + _ID_BYTES
         return dimension if "SQ8" in self.factory else 4 * dimension
+
+
+def _lists(images: int) -> int:
+    """Inverted lists for a collection of so many images, by FAISS's guidelines."""
+    return int(4 * math.sqrt(images))
 
 
 def recipe_folder() -> Path:

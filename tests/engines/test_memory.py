@@ -68,7 +68,8 @@ def test_sample_and_shards_shrink_with_the_memory() -> None:
     assert large.shard_images(recipe, 512) == recipe.shard_images
     assert 2048 <= small.shard_images(recipe, 4096) < recipe.shard_images
     pq = load_recipe("ivf-pq")
-    assert small.train_images(pq, 512) < large.train_images(pq, 512) == pq.train_images
+    many = 100_000_000
+    assert small.sample_images(pq, 512, many) < large.sample_images(pq, 512, many) == pq.sample_images(many)
 
 
 def test_without_a_limit_half_of_the_memory_is_taken() -> None:

@@ -1,3 +1,4 @@
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -49,6 +50,22 @@ def test_lists_follow_the_images_and_what_training_can_fill() -> None:
     assert recipe.codes(256, 1_000_000, 200_000) == "OPQ48_240,IVF4000,PQ48x8"
     assert recipe.codes(256, 1_000_000, TRAIN_PER_LIST * 100) == "OPQ48_240,IVF100,PQ48x8"
     assert recipe.codes(32, 100, 10) == "OPQ32_32,IVF1,PQ32x8"
+
+
+@pytest.mark.parametrize("images", [0, 9_999, 200_000, 1_000_000, 10_000_000])
+def test_the_sample_fills_the_lists_of_a_collection_of_any_size(images: int) -> None:
+    recipe = load_recipe("ivf-pq")
+    sampled = recipe.sample_images(images)
+    assert sampled <= images
+    lists = max(1, min(int(4 * math.sqrt(images)), images // TRAIN_PER_LIST))
+    assert recipe.codes(256, images, sampled) == f"OPQ48_240,IVF{lists},PQ48x8"
+
+
+def test_a_larger_sample_is_taken_only_for_more_lists() -> None:
+    recipe = load_recipe("ivf-pq")
+    assert recipe.sample_images(500_000) == recipe.sample_images(1_000_000) == 200_000
+    assert recipe.sample_images(10_000_000) == TRAIN_PER_LIST * 12_649
+    assert recipe.sample_images(1_000_000_000) == recipe.train_images
 
 
 @pytest.mark.parametrize(
