@@ -202,6 +202,7 @@ def test_adding_leaves_the_shards_that_are_open_as_they_are(index: Index, photos
     assert "another.png" in {match.reference_id for match in found.matches}
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_shards(
     descriptor: str, photos: Path, built: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_results_do_not_depend_on_the_number_of_shards(
     assert without_uris(list(index.match(photos, top_k=50))) == without_uris(expected)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_batches_or_threads(index: Index, photos: Path) -> None:
     expected = list(index.match(photos))
     names = sorted(photos.iterdir())
@@ -238,6 +240,7 @@ def test_results_do_not_depend_on_batches_or_threads(index: Index, photos: Path)
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [0, 1, 2])
 def test_a_tiny_index_works(images: int, descriptor: str, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()

@@ -83,6 +83,7 @@ def test_results_stream_while_queries_still_come(opened: OpenDescriptor, referen
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("copydet-decode")]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(-1, 39), max_size=12), st.integers(1, 13), st.integers(1, 45))
 def test_each_query_has_its_result_in_its_place_whatever_the_batch(

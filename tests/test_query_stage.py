@@ -124,6 +124,7 @@ def test_what_an_edge_filter_left_of_a_mirrored_picture_is_found_by_its_gist(bui
     assert best.transform[0] < 0
 
 
+@pytest.mark.slow
 def test_verified_results_do_not_depend_on_batches_or_threads(thumbnails: Path, photos: Path, pasted: Pixels) -> None:
     from copydet.images.queries import list_queries
 

@@ -115,6 +115,7 @@ def test_processes_end_when_who_started_them_is_killed() -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_match_is_the_same_to_the_bit_in_threads_and_in_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

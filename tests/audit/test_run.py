@@ -95,6 +95,7 @@ def test_the_same_audit_gives_the_same_bytes_however_it_is_cut(
         assert (tmp_path / name).read_bytes() == (audited[0] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_goes_on_with_the_rows_it_has(
     index: Index, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

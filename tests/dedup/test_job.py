@@ -268,6 +268,7 @@ def lines_of(index: Index) -> list[str]:
     return shard.image_ids(list(range(shard.described)))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_a_job_killed_at_random_instants_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     source = drawn(tmp_path / "photos", 40)

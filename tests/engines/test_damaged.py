@@ -34,7 +34,7 @@ FILES = [
     *("CURRENT", "snapshot", "quantiser", "deletions"),
     *("codes.faiss", "descriptors.f16", "images.parquet", "local.features", "local.offsets", "local.gists"),
 ]
-COUNTS = [30, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+COUNTS = [10, pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
 
 
 @dataclass(frozen=True)

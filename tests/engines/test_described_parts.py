@@ -59,6 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return built
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flat", "tiny-pq"])
 def test_each_part_of_each_image_lies_at_its_place(whole: dict[str, Path], name: str) -> None:
     runtime = ThumbnailRuntime()
@@ -154,6 +155,7 @@ def test_shards_with_and_without_parts_are_not_joined(tmp_path: Path) -> None:
     assert problems(index, "rows") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flat", "tiny-pq"])
 @pytest.mark.parametrize(
     ("file", "damage"), [("views.f16", flip), ("views.faiss", Path.unlink), ("local.features", flip)]

@@ -137,6 +137,7 @@ def kill(stages: Stages) -> Iterator[Callable[[str, Path, float], str]]:
     server.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ORDER)
 @pytest.mark.parametrize("kills", [3, pytest.param(25, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_killed_at_random_instants(

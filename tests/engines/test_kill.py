@@ -64,6 +64,7 @@ def has_local_features(index: Path) -> bool:
     return names <= set(compared) and all(compared[name] for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_indexing_killed_at_random_instants_ends_like_an_undisturbed_run(tmp_path: Path) -> None:
     photos = draw_photos(tmp_path / "photos", 150, detailed=True)
@@ -81,6 +82,7 @@ def test_indexing_killed_at_random_instants_ends_like_an_undisturbed_run(tmp_pat
         assert contents(index) == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_adding_killed_at_random_instants_keeps_the_old_index_readable_and_ends_like_an_undisturbed_run(
     tmp_path: Path,

@@ -417,6 +417,7 @@ def same_local(found: dict[str, ImageFeatures], expected: dict[str, ImageFeature
     return found.keys() == expected.keys() and all(same(found[each], expected[each]) for each in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(("recipe", "count"), [(None, FLAT.local_features), (replace(TINY_PQ, shard_images=20), 50)])
 def test_every_image_keeps_its_local_features_in_whatever_shard_it_is(
@@ -468,6 +469,7 @@ def test_a_run_is_not_resumed_with_another_number_of_local_features(tmp_path: Pa
     build(tmp_path / "index", photos, recipe=recipe)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batches_of_16")
 @pytest.mark.parametrize("name", ["chunk-000001.local", "chunk-000001.offsets"])
 def test_a_chunk_with_damaged_local_features_is_described_again(tmp_path: Path, name: str) -> None:

@@ -175,6 +175,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     return index
 
 
+@pytest.mark.slow
 def test_index_and_add_make_the_bytes_of_one_process(
     engine: RayEngine, whole: Path, photos: Path, tmp_path: Path
 ) -> None:

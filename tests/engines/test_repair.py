@@ -83,6 +83,7 @@ def runtime() -> ThumbnailRuntime:
     return ThumbnailRuntime()
 
 
+@pytest.mark.slow
 def test_a_whole_index_has_no_problem_at_any_depth_and_repair_leaves_it_alone(built: Built) -> None:
     before = snapshots.read_current(built.index)
     done = repair(built.index, runtime)
@@ -90,6 +91,7 @@ def test_a_whole_index_has_no_problem_at_any_depth_and_repair_leaves_it_alone(bu
     assert snapshots.read_current(built.index) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -161,6 +163,7 @@ def test_what_cannot_be_made_again_stays_as_it_is_and_is_a_line(flat: Built) -> 
     assert snapshots.read_current(flat.index).number == before.number + 1
 
 
+@pytest.mark.slow
 def test_originals_that_are_gone_or_have_changed_are_not_described_in_place_of_others(
     flat: Built, tmp_path: Path
 ) -> None:
@@ -178,6 +181,7 @@ def test_originals_that_are_gone_or_have_changed_are_not_described_in_place_of_o
     assert repair(flat.index, runtime).left == ()
 
 
+@pytest.mark.slow
 def test_features_of_another_codec_stay_until_they_can_be_made_again(flat: Built) -> None:
     snapshot = snapshots.read_current(flat.index)
     older = []

@@ -44,6 +44,7 @@ def pairs(runtime: Runtime, pool_folder: Path) -> CalibrationPairs:
     return make_pairs(open_layout(runtime), [str(pool_folder)], seed=1, images=40)
 
 
+@pytest.mark.slow
 def test_every_query_brings_what_the_matching_proposes(pairs: CalibrationPairs) -> None:
     assert pairs.references == 20
     asked = np.unique(pairs.query[~pairs.blind])
@@ -53,6 +54,7 @@ def test_every_query_brings_what_the_matching_proposes(pairs: CalibrationPairs) 
     assert per_query.max() <= 20, "and at most ten more by votes"
 
 
+@pytest.mark.slow
 def test_copies_are_labelled_and_easy_to_find_among_drawn_pictures(pairs: CalibrationPairs) -> None:
     copies = pairs.is_copy[~pairs.blind]
     assert copies.sum() + pairs.missed == 30
@@ -60,6 +62,7 @@ def test_copies_are_labelled_and_easy_to_find_among_drawn_pictures(pairs: Calibr
     assert pairs.similarity[~pairs.blind][copies].mean() > pairs.similarity[~pairs.blind][~copies].mean() + 0.1
 
 
+@pytest.mark.slow
 def test_a_third_of_the_queries_is_asked_again_without_pixels(pairs: CalibrationPairs) -> None:
     again = np.unique(pairs.query[pairs.blind])
     assert len(again) == -(-pairs.queries // 3)
@@ -68,6 +71,7 @@ def test_a_third_of_the_queries_is_asked_again_without_pixels(pairs: Calibration
     assert compared[~pairs.blind].mean() > 0.25, "where features or a likely view say where to look"
 
 
+@pytest.mark.slow
 def test_the_two_models_keep_their_word_on_queries_that_were_held_out(pairs: CalibrationPairs) -> None:
     scores = held_out_scores(pairs)
     for rows in (~pairs.blind, pairs.blind):
@@ -93,6 +97,7 @@ def test_images_of_the_bank_are_taken_out_of_it(runtime: Runtime, pool_folder: P
     assert outside(named.vectors, None) is None
 
 
+@pytest.mark.slow
 def test_held_out_scores_come_from_models_that_did_not_see_the_query(pairs: CalibrationPairs) -> None:
     scores = held_out_scores(pairs)
     assert ((scores > 0) & (scores < 1)).all()
@@ -121,12 +126,14 @@ def test_too_few_images_are_refused(runtime: Runtime, benchmark_folder: Path) ->
         make_pairs(open_layout(runtime), [str(benchmark_folder / "references")])
 
 
+@pytest.mark.slow
 def test_the_population_is_said_in_words(pairs: CalibrationPairs) -> None:
     assert population(pairs, ["photos/shard-{000..010}.tar"]).startswith(
         "pairs that a search of 20 references proposes for 58 queries"
     )
 
 
+@pytest.mark.slow
 def test_a_descriptor_folder_gets_its_calibration(pool_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     torch = pytest.importorskip("torch")

@@ -419,6 +419,7 @@ def test_in_a_browser_only_the_shared_part_is_laid_over_the_query(tmp_path: Path
     assert sorted(numbers) == pytest.approx([0, 0, 0, 0, 50, 50, 50, 50], abs=0.2)
 
 
+@pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize(("width", "script"), [(1440, ""), (1440, "theme.click(); open()"), (600, "open()")])
 def test_in_a_browser_the_page_is_drawn(tmp_path: Path, width: int, script: str) -> None:

@@ -101,6 +101,7 @@ def test_flat_results_do_not_depend_on_blocks_threads_batches_or_shards(monkeypa
         np.testing.assert_array_equal(np.concatenate([value for _, value in parts]), expected[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factory",
     [

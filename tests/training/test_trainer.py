@@ -55,6 +55,7 @@ def test_training_writes_checkpoint_and_curves_and_calls_the_measure(config: Cal
     assert (Path(made.output) / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_that_never_stopped(config: Callable[..., TrainConfig]) -> None:
     class Stopped(Exception):
         pass
