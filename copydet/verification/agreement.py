@@ -9,12 +9,12 @@ copy.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.verification.blocks import AGREES, BLOCK, STEP, TEXTURE, WHOLE, Blocks, block_means, correlate, median_of
 from copydet.verification.canvas import Canvas, Floats, Picture, shared_canvas
 from copydet.verification.outline import Matrix, Points, apply
 from copydet.verification.part import Part, find_covered, find_part
@@ -22,12 +22,6 @@ from copydet.verification.part import Part, find_covered, find_part
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 _COARSE, _FINE = 64, 128  # pixels, the canvas' longer side
-_BLOCK, _STEP = 16, 8  # pixels; a block is two steps a side
-_WHOLE = 0.9  # share of a block that must be seen
-_REACH = 2  # pixels that a block may be off
-_STEPS = 2 * _REACH + 1
-_TEXTURE = 16.0  # variance in squared grey levels: with less a block says nothing
-_AGREES = 0.7
 _WORTH_A_LOOK = 0.15  # share of the blocks that agree coarsely; with less no fine look is taken
 _OUTLINES = 0.25  # mean correlation; with less, outlines are not looked at
 _AS_GOOD = 0.01  # a mended transform is believed where blocks agree as well as before, for they may move less
@@ -80,13 +74,13 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
     `inliers` [n, 2], in pixels of the reference, say where local features agree. With them there is a reason to look
     finely, and to believe that only a part agrees if they lie in it: some rectangle does in half of all pairs.
     """
-    canvas = shared_canvas(query.size, reference.size, matrix, _COARSE, _BLOCK)
+    canvas = shared_canvas(query.size, reference.size, matrix, _COARSE, BLOCK)
     coarse = _measure_on(canvas, query, reference, matrix, None)
     if inliers is None and coarse.everywhere < _WORTH_A_LOOK and coarse.in_place < _WORTH_A_LOOK:
         found = again = replace(coarse, matrix=matrix)
     else:
         found = _look_closer(query, reference, matrix, coarse, inliers)
-        canvas = shared_canvas(query.size, reference.size, found.matrix, _COARSE, _BLOCK)
+        canvas = shared_canvas(query.size, reference.size, found.matrix, _COARSE, BLOCK)
         again = _measure_on(canvas, query, reference, found.matrix, inliers)
     found = replace(found, coarse=again.median, coarse_bend=again.bend)
     return found if canvas is None else _with_outlines(canvas, query, reference, found)
@@ -104,17 +98,17 @@ def _with_outlines(canvas: Canvas, query: Picture, reference: Picture, found: Ag
 
 def _compare_outlines(canvas: Canvas, query: Picture, reference: Picture, matrix: Matrix) -> float:
     """See `outlines` of Agreement; of all that the pictures share."""
-    height, width = (side // _STEP * _STEP for side in canvas.seen.shape)
+    height, width = (side // STEP * STEP for side in canvas.seen.shape)
     both = canvas.draw(reference.outlines), canvas.draw(query.outlines, matrix)
     one, other = (each[:height, :width] for each in both)
-    seen, *means = _block_means(
+    seen, *means = block_means(
         np.stack([canvas.seen[:height, :width], one, other, one * one, other * other, one * other])
     )
     mean, mean_there, square, square_there, product = means
     variance, variance_there = square - mean * mean, square_there - mean_there * mean_there
-    textured = (seen > _WHOLE) & (variance > _TEXTURE)
+    textured = (seen > WHOLE) & (variance > TEXTURE)
     value = (product - mean * mean_there) / np.sqrt(np.maximum(variance * variance_there, 1e-6))
-    value[variance_there <= _TEXTURE / 4] = 0
+    value[variance_there <= TEXTURE / 4] = 0
     return max(float(value[textured].mean()), 0.0) if textured.any() else 0.0
 
 
@@ -152,7 +146,7 @@ def _look_around(query: Picture, reference: Picture, matrices: Sequence[Matrix],
 
 
 def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, inliers: Points | None) -> Agreement:
-    canvas = shared_canvas(query.size, reference.size, matrix, longer, _BLOCK)
+    canvas = shared_canvas(query.size, reference.size, matrix, longer, BLOCK)
     return _measure_on(canvas, query, reference, matrix, inliers)
 
 
@@ -163,7 +157,7 @@ def _measure_on(
     if canvas is None:
         return nothing
     one, other, seen = canvas.draw(reference), canvas.draw(query, matrix), canvas.seen
-    found = _correlate(one, other, seen)
+    found = correlate(one, other, seen)
     if found is None:
         return nothing
     agreement = _summed_up(found, canvas, matrix, inliers)
@@ -198,47 +192,6 @@ def _tone(one: Floats, other: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class _Blocks:
-    """The textured blocks: `row` and `column` in a `grid`, `best` correlation, `shift` [n, 2] that gave it, correlation
-    `in_place`, -1 to 1; `seen` counts blocks with and without texture.
-    """
-
-    row: NDArray[np.intp]
-    column: NDArray[np.intp]
-    best: Floats
-    shift: NDArray[np.float64]
-    in_place: Floats
-    grid: tuple[int, int]
-    seen: int
-
-
-def _correlate(one: Floats, other: Floats, seen: Floats) -> _Blocks | None:
-    """Compare the blocks that are `seen` (1, else 0) and textured in `one`; None where there are none."""
-    level = np.float32(one.mean())  # sums of small squares lose less
-    one, other = one - level, other - level
-    height, width = (side // _STEP * _STEP for side in one.shape)
-    one = one[:height, :width]
-    whole = _block_means(seen[None, :height, :width])[0] > _WHOLE
-    mean, square = _block_means(np.stack([one, one * one]))
-    variance = square - mean * mean
-    row, column = np.nonzero(whole & (variance > _TEXTURE))
-    if not len(row):
-        return None
-    padded: Any = cv2.copyMakeBorder(other, _REACH, _REACH, _REACH, _REACH, cv2.BORDER_REPLICATE)
-    moved = _windows(padded, (_STEPS, _STEPS, height, width))
-    products = np.multiply(moved, one, order="C").reshape(-1, height, width)
-    product = _block_means(products)[:, row, column]
-    mean_there = _moved_means(padded)[:, row, column]
-    variance_there = _moved_means(padded * padded)[:, row, column] - mean_there * mean_there
-    value = product - mean[row, column] * mean_there
-    value /= np.sqrt(np.maximum(variance[row, column] * variance_there, 1e-6))
-    value[variance_there <= _TEXTURE / 4] = 0
-    value = value.reshape(_STEPS, _STEPS, -1)
-    best, shift = _peak(np.abs(value))
-    return _Blocks(row, column, best, shift, value[_REACH, _REACH], whole.shape, int(whole.sum()))
-
-
-@dataclass(frozen=True)
 class _Looked:
     """Which of the blocks are judged: those `inside`, of `room` blocks with and without texture."""
 
@@ -248,9 +201,9 @@ class _Looked:
     covered: Box | None = None
 
 
-def _summed_up(blocks: _Blocks, canvas: Canvas, matrix: Matrix, inliers: Points | None) -> Agreement:
-    agrees = blocks.best > _AGREES
-    centre = np.stack([blocks.column + 1.0, blocks.row + 1.0], axis=1) * _STEP
+def _summed_up(blocks: Blocks, canvas: Canvas, matrix: Matrix, inliers: Points | None) -> Agreement:
+    agrees = blocks.best > AGREES
+    centre = np.stack([blocks.column + 1.0, blocks.row + 1.0], axis=1) * STEP
     everything = _Looked(np.ones(len(agrees), bool), blocks.seen)
     for looked in (*_in_parts(blocks, agrees, canvas, inliers), everything):
         judged = agrees & looked.inside
@@ -259,7 +212,7 @@ def _summed_up(blocks: _Blocks, canvas: Canvas, matrix: Matrix, inliers: Points 
             break
     inside = looked.inside
     return Agreement(
-        median=_median(blocks.best[inside]),
+        median=median_of(blocks.best[inside]),
         share=float(agrees[inside].mean()),
         blocks=int(inside.sum()),
         textured=min(float(inside.sum() / max(looked.room, 1)), 1.0),
@@ -272,13 +225,7 @@ def _summed_up(blocks: _Blocks, canvas: Canvas, matrix: Matrix, inliers: Points 
     )
 
 
-def _median(values: Floats) -> float:
-    """As np.median has it, which takes ten times as long for a few dozens."""
-    ordered, middle = np.sort(values), len(values) // 2
-    return float(ordered[middle]) if len(values) % 2 else float((ordered[middle - 1] + ordered[middle]) / 2)
-
-
-def _in_parts(blocks: _Blocks, agrees: NDArray[np.bool_], canvas: Canvas, inliers: Points | None) -> list[_Looked]:
+def _in_parts(blocks: Blocks, agrees: NDArray[np.bool_], canvas: Canvas, inliers: Points | None) -> list[_Looked]:
     """What can be judged in place of all: a part, or what lies around one, where nearly all `inliers` are.
 
     What holds more of the blocks that agree comes first.
@@ -294,7 +241,7 @@ def _in_parts(blocks: _Blocks, agrees: NDArray[np.bool_], canvas: Canvas, inlier
     covered = find_covered(blocks.row, blocks.column, agrees, blocks.grid)
     if covered is not None:
         # Blocks at its edge do not agree, though they show half of what they should: the box has none of those halves.
-        box = _box(covered, blocks.grid, canvas, _STEP)
+        box = _box(covered, blocks.grid, canvas, STEP)
         if _share_inside(inliers, box) <= _MOST_COVERED:
             around = ~covered.holds(blocks.row, blocks.column)
             found.append(_Looked(around, blocks.seen * (1 - covered.area / whole), covered=box))
@@ -312,60 +259,13 @@ def _box(part: Part, grid: tuple[int, int], canvas: Canvas, edge: int = 0) -> Bo
     canvas' edge.
     """
     (rows, columns), (width, height) = grid, canvas.size
-    left, right = part.left * _STEP, width if part.right == columns else (part.right + 1) * _STEP - edge
-    top, bottom = part.top * _STEP, height if part.bottom == rows else (part.bottom + 1) * _STEP - edge
+    left, right = part.left * STEP, width if part.right == columns else (part.right + 1) * STEP - edge
+    top, bottom = part.top * STEP, height if part.bottom == rows else (part.bottom + 1) * STEP - edge
     left, top = left + edge * (left > 0), top + edge * (top > 0)
     outermost = np.array([[left - 0.5, top - 0.5], [right - 0.5, bottom - 0.5]])
     corners = apply(np.linalg.inv(canvas.to_canvas).astype(np.float64), outermost)
     (x, y), (far_x, far_y) = corners.tolist()
     return x, y, far_x, far_y
-
-
-def _block_means(images: Floats) -> Floats:
-    """Means of the blocks of images [k, rows * _STEP, columns * _STEP]: [k, rows - 1, columns - 1]."""
-    count, height, width = images.shape
-    size = (width // _STEP, count * height // _STEP)
-    small: Any = cv2.resize(images.reshape(-1, width), size, interpolation=cv2.INTER_AREA)
-    cells: Floats = small.reshape(count, -1, size[0])
-    pairs: Floats = cells[:, 1:] + cells[:, :-1]
-    pairs = pairs[:, :, 1:] + pairs[:, :, :-1]
-    return np.multiply(pairs, 0.25, dtype=np.float32)
-
-
-def _moved_means(padded: Floats) -> Floats:
-    """Means of the blocks of a padded image at each of the shifts: [_STEPS * _STEPS, rows, columns]."""
-    means: Any = cv2.blur(padded, (_BLOCK, _BLOCK), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
-    inside = means[: padded.shape[0] - _BLOCK + 1, : padded.shape[1] - _BLOCK + 1]
-    height, width = (inside.shape[0] - _STEPS + 1, inside.shape[1] - _STEPS + 1)
-    moved = _windows(inside, (_STEPS, _STEPS, height, width))[:, :, ::_STEP, ::_STEP]
-    return moved.reshape(_STEPS * _STEPS, *moved.shape[2:])
-
-
-def _windows(image: Floats, shape: tuple[int, int, int, int]) -> Floats:
-    """All windows [height, width] of an image, [down, across, height, width], sharing its memory.
-
-    sliding_window_view does the same with checks that take longer than what is done with a small image.
-    """
-    down, across = image.strides
-    assert image.shape[0] >= shape[0] + shape[2] - 1
-    assert image.shape[1] >= shape[1] + shape[3] - 1
-    return np.lib.stride_tricks.as_strided(image, shape, (down, across, down, across), writeable=False)
-
-
-def _peak(value: Floats) -> tuple[Floats, NDArray[np.float64]]:
-    """Greatest value of each block [steps, steps, n], and its shift, finer than a pixel by a parabola: [n], [n, 2]."""
-    steps, _, count = value.shape
-    number = np.arange(count)
-    down, across = np.divmod(value.reshape(-1, count).argmax(axis=0), steps)
-    best = value[down, across, number]
-    before = value[np.maximum(down - 1, 0), across, number], value[down, np.maximum(across - 1, 0), number]
-    last = steps - 1
-    after = value[np.minimum(down + 1, last), across, number], value[down, np.minimum(across + 1, last), number]
-    shift = np.stack([across, down], axis=1).astype(np.float64)
-    for axis, place, low, high in ((1, down, before[0], after[0]), (0, across, before[1], after[1])):
-        inside = (place > 0) & (place < last)
-        shift[:, axis] += np.where(inside, (high - low) / np.maximum(4 * best - 2 * low - 2 * high, 1e-4), 0)
-    return np.minimum(best, 1), shift - last / 2
 
 
 def _bend(centre: NDArray[np.float64], shift: NDArray[np.float64]) -> float:
