@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from copydet.errors import UsageError
 from copydet.index import Index
 from copydet.local_features.describe import RECORD_BYTES
+from copydet.local_features.gist import NO_GIST
 from copydet.matching import OpenDescriptor
 from copydet.records import ImageRow, StoredVectors
 from copydet.shards.select import in_order
@@ -74,6 +75,12 @@ class Collection:
         nothing = np.empty((0, RECORD_BYTES), np.uint8)
         stored = [(self.shards[shard].local, row) for shard, row in places]
         return [nothing if local is None else np.asarray(local.of(row)) for local, row in stored]
+
+    def gists(self, numbers: Sequence[int]) -> NDArray[np.int8]:
+        """Gists of images, int8 [numbers, GIST_BYTES]; that of nothing where the image's shard has none."""
+        shards, rows = self.places(np.array(numbers, np.int64))
+        stored = [(self.shards[shard].local, row) for shard, row in zip(shards.tolist(), rows.tolist(), strict=True)]
+        return np.stack([NO_GIST if local is None else local.gists[row] for local, row in stored])
 
     def rows(self, numbers: Numbers, columns: Sequence[str] = _COLUMNS) -> list[ImageRow]:
         """What images.parquet says of images, in their order; only `columns` are filled in."""

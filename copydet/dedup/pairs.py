@@ -24,6 +24,7 @@ from copydet.dedup.near import Near
 from copydet.images.decode import DEFAULT_LIMITS, Limits
 from copydet.local_features.codes import shipped_codec
 from copydet.local_features.describe import RECORD_BYTES
+from copydet.local_features.gist import SCALE
 from copydet.local_features.stored import stored_features
 from copydet.process import usable_cpus
 from copydet.progress import Progress
@@ -38,11 +39,12 @@ from copydet.workers import Workers
 BLOCK = 16_384  # candidates judged in one checkpoint
 PART = 1024  # pairs whose pictures are in memory together
 
-# Chosen on training images with planted copies (scripts/benchmark_dedup.py). Candidates below both are not verified.
+# Chosen on training images with planted copies (scripts/benchmark_dedup.py). Candidates below all are not verified.
 _SURE_SIMILARITY = 0.6
 _LIKELY_FEATURES = 3  # that are each other's nearest, with at least this cosine
 _LIKELY_COSINE = 0.7
 _STRONGEST = 64  # features of an image that are compared for this
+_LIKELY_GIST = 0.5  # cosine of both gists
 
 SCHEMA = pa.schema(
     [
@@ -157,9 +159,12 @@ class _Verifier:
         return rows
 
     def _with_a_chance(self, group: Sequence[_Candidate]) -> list[_Candidate]:
-        """Those of one query's candidates that are similar enough or share features with it."""
-        asked, *others = self._collection.records([group[0].one, *(each.other for each in group)])
+        """Those of one query's candidates that are similar enough, share features with it, or have a gist like its."""
+        numbers = [group[0].one, *(each.other for each in group)]
+        asked, *others = self._collection.records(numbers)
         likely = self._processes.run(_mutual, asked, others) >= _LIKELY_FEATURES
+        gists = self._collection.gists(numbers).astype(np.int32)
+        likely |= gists[1:] @ gists[0] >= _LIKELY_GIST * SCALE**2
         both = zip(group, likely.tolist(), strict=True)
         return [each for each, has_chance in both if has_chance or each.similarity >= _SURE_SIMILARITY]
 
