@@ -13,7 +13,7 @@ from copydet.errors import UsageError
 from copydet.images.parts import REFERENCE_VIEWS
 
 TRAIN_PER_LIST = 39  # FAISS's own lower bound of training points for a centroid
-_TRAIN_WELL = 200_000  # fewer lists than this fills do not take more: rotation and product codes gain nothing by it
+_TRAIN_WELL = 200_000  # taken where lists need fewer: what indexes of a million images were measured with
 _ID_BYTES = 8  # an inverted list keeps a 64-bit number beside each code
 
 

@@ -13,7 +13,7 @@ STEP = 8  # pixels; a block is two steps a side
 BLOCK = 2 * STEP
 WHOLE = 0.9  # share of a block that must be seen
 TEXTURE = 16.0  # variance in squared grey levels: with less a block says nothing
-AGREES = 0.7
+AGREES = 0.7  # correlation from which on a block shows the same in both
 _REACH = 2  # pixels that a block may be off
 _STEPS = 2 * _REACH + 1
 

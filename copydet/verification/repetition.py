@@ -1,8 +1,8 @@
 """Repeated patterns: chessboards, rows of dots and tiles lie on each other wherever their periods do.
 
 Where what two pictures share looks the same when it is moved by a period, a transform that fits proves nothing: it fits
-as well a period further. Stripes that run through and a horizon may be moved without changing at all; they are not
-meant, for there nothing but the transform is uncertain.
+as well a period further. A horizon may be moved along itself without changing at all; that is no period: on the way to
+the next place of a pattern there is something else.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _TEXTURE = 16.0  # variance in squared grey levels: with less nothing is to be s
 def is_repeated(query: Picture, reference: Picture, matrix: Matrix) -> bool:
     """Whether what two pictures share, where `matrix` (query -> reference pixels) lets them overlap, has periods."""
     canvas = shared_canvas(query.size, reference.size, matrix, _CANVAS, _LEAST)
-    return canvas is not None and (has_periods(canvas.draw(reference)) and has_periods(canvas.draw(query, matrix)))
+    return canvas is not None and has_periods(canvas.draw(reference)) and has_periods(canvas.draw(query, matrix))
 
 
 def has_periods(grey: Floats) -> bool:
