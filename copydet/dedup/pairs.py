@@ -22,7 +22,7 @@ from copydet.decisions.pair import pair_numbers
 from copydet.dedup.collection import Collection
 from copydet.dedup.near import Near
 from copydet.images.decode import DEFAULT_LIMITS, Limits
-from copydet.local_features.codes import shipped_codec
+from copydet.local_features.codes import shipped_codec, unpack_frames
 from copydet.local_features.describe import RECORD_BYTES
 from copydet.local_features.gist import SCALE
 from copydet.local_features.stored import stored_features
@@ -31,6 +31,8 @@ from copydet.progress import Progress
 from copydet.records import ImageRow
 from copydet.store import atomic
 from copydet.verification.canvas import Picture
+from copydet.verification.correspond import correspond
+from copydet.verification.geometry import fit_geometry
 from copydet.verification.outline import Size, at_sizes
 from copydet.verification.references import ReferenceReader
 from copydet.verification.verify import Evidence, Place, QuerySide, ReferenceSide, verify
@@ -44,6 +46,7 @@ _SURE_SIMILARITY = 0.6
 _LIKELY_FEATURES = 3  # that are each other's nearest, with at least this cosine
 _LIKELY_COSINE = 0.7
 _STRONGEST = 64  # features of an image that are compared for this
+_LIKELY_INLIERS = 5  # of all features, for a transform that they agree on
 _LIKELY_GIST = 0.5  # cosine of both gists
 
 SCHEMA = pa.schema(
@@ -159,14 +162,16 @@ class _Verifier:
         return rows
 
     def _with_a_chance(self, group: Sequence[_Candidate]) -> list[_Candidate]:
-        """Those of one query's candidates that are similar enough, share features with it, or have a gist like its."""
+        """Those of one query's candidates that are similar enough, have a gist like its, or share features with it that
+        agree on a place.
+        """
         numbers = [group[0].one, *(each.other for each in group)]
-        asked, *others = self._collection.records(numbers)
-        likely = self._processes.run(_mutual, asked, others) >= _LIKELY_FEATURES
         gists = self._collection.gists(numbers).astype(np.int32)
-        likely |= gists[1:] @ gists[0] >= _LIKELY_GIST * SCALE**2
-        both = zip(group, likely.tolist(), strict=True)
-        return [each for each, has_chance in both if has_chance or each.similarity >= _SURE_SIMILARITY]
+        alike = gists[1:] @ gists[0] >= _LIKELY_GIST * SCALE**2
+        alike |= np.array([each.similarity for each in group]) >= _SURE_SIMILARITY
+        asked, *others = self._collection.records(numbers)
+        alike[~alike] = self._processes.run(_agree, asked, [others[place] for place in np.flatnonzero(~alike).tolist()])
+        return [group[place] for place in np.flatnonzero(alike).tolist()]
 
     def _side(self, number: int, row: ImageRow) -> ReferenceSide:
         """An image with its picture, as verification sees it."""
@@ -203,6 +208,17 @@ def _verify(asked: ReferenceSide, group: Sequence[_Candidate], others: Sequence[
 
 def _seen(picture: Picture | None) -> Picture | None:
     return picture
+
+
+def _agree(records: NDArray[np.uint8], others: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+    """Whether a query shares features with each other image, and they agree on a transform: bool [others]."""
+    likely = _mutual(records, others) >= _LIKELY_FEATURES
+    query = stored_features(records)
+    for place in np.flatnonzero(likely).tolist():
+        held = others[place]
+        geometry = fit_geometry(correspond(query, held), unpack_frames(held))
+        likely[place] = geometry is not None and geometry.inliers >= _LIKELY_INLIERS
+    return likely
 
 
 def _mutual(records: NDArray[np.uint8], others: Sequence[NDArray[np.uint8]]) -> NDArray[np.int64]:

@@ -52,19 +52,22 @@ class ChosenLists:
     similarity: NDArray[np.float32]  # [queries, nprobe], to the centres of the lists
 
 
-def choose_lists(shards: Sequence[SearchableShard], queries: Vectors, nprobe: int | None) -> dict[int, ChosenLists]:
-    """The lists of `queries` (float32 [n, dimension]) for quantisers that several shards have, by their identity."""
-    of_shards = [identity for shard in shards if (identity := quantiser_identity(shard.codes))]
-    chosen: dict[int, ChosenLists] = {}
-    for shard in shards:
-        identity = quantiser_identity(shard.codes)
-        if identity in chosen or of_shards.count(identity) < 2:
-            continue
-        lists: Any = inverted_lists(shard.codes)
-        turned = rotated(shard.codes, np.ascontiguousarray(queries))
-        similarity, numbers = lists.quantizer.search(turned, min(nprobe or lists.nprobe, lists.nlist))
-        chosen[identity] = ChosenLists(turned, numbers, similarity)
-    return chosen
+def choose_lists(codes: Any, queries: Vectors, nprobe: int | None) -> ChosenLists:
+    """The lists of `queries` (float32 [n, dimension]) in codes that have any."""
+    lists: Any = inverted_lists(codes)
+    turned = rotated(codes, np.ascontiguousarray(queries))
+    similarity, numbers = lists.quantizer.search(turned, min(nprobe or lists.nprobe, lists.nlist))
+    return ChosenLists(turned, numbers, similarity)
+
+
+def choose_common_lists(codes: Sequence[Any], queries: Vectors, nprobe: int | None) -> dict[int, ChosenLists]:
+    """The same for quantisers that several of the `codes` have, by their identity."""
+    identities = [quantiser_identity(each) for each in codes]
+    return {
+        identity: choose_lists(each, queries, nprobe)
+        for identity, each in dict(zip(identities, codes, strict=True)).items()
+        if identity and identities.count(identity) > 1
+    }
 
 
 def search_codes(
@@ -86,14 +89,16 @@ def search_codes(
         parameters = _search_parameters(codes, nprobe, mask) if takes_parameters(codes) else None
         similarity, row = codes.search(np.ascontiguousarray(queries), count, params=parameters)
     else:
-        similarity, row = _search_lists(inverted_lists(codes), lists, count, mask)
+        similarity, row = search_lists(inverted_lists(codes), lists, count, mask)
     return as_nearest(similarity, row, codes.metric_type)
 
 
-def _search_lists(
-    index: Any, chosen: ChosenLists, count: int, mask: NDArray[np.bool_] | None
+def search_lists(
+    index: Any, chosen: ChosenLists, count: int, mask: NDArray[np.bool_] | None, *, pairs: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """As FAISS searches `index`, but for the lists, which are chosen already."""
+    """As FAISS searches `index`, but for the lists, which are chosen already. With `pairs`, list and place in it (as
+    FAISS's lo_build) instead of ids.
+    """
     queries, nprobe = chosen.lists.shape
     similarity, row = np.empty((queries, count), np.float32), np.empty((queries, count), np.int64)
     parameters = _search_parameters(index, nprobe, mask)
@@ -104,7 +109,7 @@ def _search_lists(
         rotated_queries = chosen.rotated[part]
         # FAISS's own wrapper of this takes no parameters, and without them no selection.
         index.search_preassigned_c(
-            len(rotated_queries), faiss.swig_ptr(rotated_queries), count, *pointers, False, parameters
+            len(rotated_queries), faiss.swig_ptr(rotated_queries), count, *pointers, pairs, parameters
         )
 
     # FAISS divides queries among its threads before it chooses lists, not here.

@@ -21,6 +21,7 @@ from copydet.search.code_search import (
     Nearest,
     SearchableShard,
     best_of,
+    choose_common_lists,
     choose_lists,
     cut_to_best,
     is_flat,
@@ -28,6 +29,7 @@ from copydet.search.code_search import (
     takes_parameters,
 )
 from copydet.search.exact import CACHE_ROWS, products, widen
+from copydet.search.stacked_lists import find_stacks
 
 # Up to this many selected rows an exact scan is about as fast as codes and finds all. Counted over all shards, so that
 # the split into shards doesn't matter.
@@ -89,7 +91,6 @@ def retrieve(
     searches codes (None: `search_codes`). `each` does both elsewhere: what its engine has spread are pairs (shard,
     selected).
     """
-    parts = list(zip(shards, selected or [None] * len(shards), strict=True))
     masks = [None if mask is None or mask.all() else mask for mask in selected or [None] * len(shards)]
     rows = sum(len(s.descriptors) if m is None else int(m.sum()) for s, m in zip(shards, masks, strict=True))
     everything = rows <= _SCAN_ROWS
@@ -99,27 +100,58 @@ def retrieve(
     found = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
     step = _SCAN_QUERIES if exact and scan is None else _SEARCH_QUERIES
     scan, candidates = scan or scan_rows, max(candidates, k)
-    share = search is None and each is None and not exact
     task = partial(_search_shard, k=k, nprobe=nprobe, candidates=candidates, everything=everything, scan=scan)
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
-        own = partial(search_codes, chosen=choose_lists(shards, block, nprobe)) if share else search_codes
-        of_block = partial(task, queries=block, search=search or own)
-        proposals = each(of_block) if each else map(of_block, parts)
-        lists = _merged(proposals, starts, len(block), candidates)
+        of_block = partial(task, queries=block)
+        if exact or search or each:
+            apart = partial(of_block, search=search or search_codes)
+            of_shards = each(apart) if each else map(apart, zip(shards, masks, strict=True))
+            proposals: Iterator[Nearest] = map(_numbered, of_shards, starts[:-1])
+        else:
+            proposals = _together(shards, masks, starts, block, nprobe, candidates, of_block)
+        lists = _merged(proposals, len(block), candidates)
         if not exact:
             lists = _rescore(shards, starts, block, lists)
         _place(found, first, best_of(lists, k), starts)
     return found
 
 
-def _merged(proposals: Iterator[Nearest], starts: NDArray[np.int64], queries: int, candidates: int) -> Nearest:
-    """What the shards propose, as numbers of images over all of them, and no more than `candidates` of each query."""
+def _together(
+    shards: Sequence[SearchableShard],
+    masks: Sequence[NDArray[np.bool_] | None],
+    starts: NDArray[np.int64],
+    queries: Vectors,
+    nprobe: int | None,
+    candidates: int,
+    task: Callable[..., Nearest],
+) -> Iterator[Nearest]:
+    """What `task` proposes of each shard, with what shards have in common done once for all of them."""
+    living = sum(n if m is None else int(m.sum()) for n, m in zip(np.diff(starts), masks, strict=True))
+    # FAISS leaves out what is not selected in one shard, not in a stack, which asks for more instead.
+    stacks = find_stacks([shard.codes for shard in shards]) if 2 * living >= starts[-1] else ()
+    for stack in stacks:
+        lists = choose_lists(shards[stack.places[0]].codes, queries, nprobe)
+        yield stack.search(lists, candidates, starts, masks)
+    stacked = {place for stack in stacks for place in stack.places}
+    alone = [place for place in range(len(shards)) if place not in stacked]
+    chosen = choose_common_lists([shards[place].codes for place in alone], queries, nprobe)
+    for place in alone:
+        found = task((shards[place], masks[place]), search=partial(search_codes, chosen=chosen))
+        yield _numbered(found, starts[place])
+
+
+def _numbered(found: Nearest, start: int) -> Nearest:
+    """Rows of a shard as numbers of images over all shards."""
+    return Nearest(np.where(found.number == NOWHERE, NOWHERE, found.number + start), found.similarity)
+
+
+def _merged(proposals: Iterator[Nearest], queries: int, candidates: int) -> Nearest:
+    """What is proposed, but no more than `candidates` of each query."""
     lists = Nearest(np.empty((queries, 0), np.int64), np.empty((queries, 0)))
-    for proposed, start in zip(proposals, starts[:-1], strict=True):
-        number = np.where(proposed.number == NOWHERE, NOWHERE, proposed.number + start)
+    for proposed in proposals:
         lists = Nearest(
-            np.concatenate([lists.number, number], axis=1),
+            np.concatenate([lists.number, proposed.number], axis=1),
             np.concatenate([lists.similarity, proposed.similarity], axis=1),
         )
         if lists.number.shape[1] > candidates:

@@ -48,6 +48,16 @@ def test_a_pair_of_like_gists_is_looked_at_whatever_its_features_say(
     assert judged(collection, tmp_path / "without") == set()
 
 
+def test_a_pair_unlike_as_a_whole_is_looked_at_where_features_agree_on_a_place(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "_SURE_SIMILARITY", 2.0)
+    monkeypatch.setattr(pairs, "_LIKELY_GIST", 2.0)
+    assert ("chelsea-again.png", "chelsea-mirrored.jpg") in judged(collection, tmp_path / "agree")
+    monkeypatch.setattr(pairs, "_LIKELY_INLIERS", 10_000)
+    assert judged(collection, tmp_path / "never") == set()
+
+
 def test_gists_come_in_the_order_asked_for(collection: Collection) -> None:
     numbers = [3, 0, 2]
     gists = collection.gists(numbers)

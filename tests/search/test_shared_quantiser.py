@@ -36,16 +36,16 @@ def test_shards_with_one_quantiser_find_what_each_with_its_own_finds(
     shards, queries = _shards(kind)
     selected = [np.arange(len(shard.descriptors)) % 12 != 0 for shard in shards] if chosen else None
 
-    def found(some: np.ndarray) -> tuple[np.ndarray, ...]:
+    def found(shards: list[ArrayShard], some: np.ndarray) -> tuple[np.ndarray, ...]:
         result = retrieve(shards, some, 10, nprobe=4, candidates=40, selected=selected)
         return result.shard, result.row, result.similarity
 
-    before = [found(queries), found(queries[:1])]
+    sharing = _shards(kind)[0]
+    share_quantisers([shard.codes for shard in sharing])
     assert len({quantiser_identity(shard.codes) for shard in shards}) == len(shards)
-    share_quantisers([shard.codes for shard in shards])
-    assert len({quantiser_identity(shard.codes) for shard in shards}) == 1
-    for one, other in zip(before, [found(queries), found(queries[:1])], strict=True):
-        assert all(map(np.array_equal, one, other))
+    assert len({quantiser_identity(shard.codes) for shard in sharing}) == 1
+    for some in (queries, queries[:1]):
+        assert all(map(np.array_equal, found(shards, some), found(sharing, some)))
 
 
 def test_a_shared_quantiser_lives_as_long_as_one_of_its_shards(monkeypatch: pytest.MonkeyPatch) -> None:

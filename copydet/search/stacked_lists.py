@@ -1,0 +1,156 @@
+"""Inverted lists of several shards, searched as one.
+
+Shards of one quantiser have the same lists, and FAISS shows list l of all of them, one after the other, as one list. So
+a query's table of similarities is made once, not once for each shard, and the best are kept once: with eleven shards
+that is most of the work (docs/query-stage.md).
+"""
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from copydet.search.code_search import NOWHERE, ChosenLists, Nearest, as_nearest, cut_to_best, search_lists
+from copydet.shards.shared_quantiser import inverted_lists, quantiser_identity
+
+_ID_BYTES = 8
+
+
+class StackedLists:
+    """The lists of `codes`, FAISS indexes of one quantiser that hold PQ codes, which are `places` among all shards.
+
+    Nothing is copied. `codes` must live while this is used; it keeps none of them alive.
+    """
+
+    def __init__(self, codes: Sequence[Any], places: Sequence[int]) -> None:
+        self.places = tuple(places)
+        ivf: list[Any] = [inverted_lists(each) for each in codes]
+        self._lists = [each.invlists for each in ivf]
+        self._stacked = _stack(ivf[0], self._lists)
+        self._ends = np.empty((self._stacked.nlist, len(codes)), np.int64)  # of each shard's part of a list
+        self._ids = np.empty((self._stacked.nlist, len(codes)), np.int64)  # where its ids lie in memory
+        self._known = np.zeros(self._stacked.nlist, bool)
+
+    def search(
+        self, chosen: ChosenLists, count: int, starts: NDArray[np.int64], masks: Sequence[NDArray[np.bool_] | None]
+    ) -> Nearest:
+        """The `count` best of the `chosen` lists by code, as numbers of images over all shards: shard s begins with
+        starts[s], and masks[s] marks what of it may be found.
+        """
+        masks = [masks[place] for place in self.places]
+        if all(mask is None for mask in masks):
+            return self._search(chosen, count, starts)[0]
+        found, asked = Nearest(np.empty((0, 0), np.int64), np.empty((0, 0))), count
+        while True:
+            asked = min(2 * asked, int(self._stacked.ntotal))
+            found, of_shard, row = self._search(chosen, asked, starts)
+            kept = _selected(of_shard, row, masks)
+            found = Nearest(np.where(kept, found.number, NOWHERE), np.where(kept, found.similarity, -np.inf))
+            if asked == self._stacked.ntotal or ((kept.sum(axis=1) >= count) | (of_shard[:, -1] < 0)).all():
+                return cut_to_best(found, count) if found.number.shape[1] > count else found
+
+    def _search(
+        self, chosen: ChosenLists, count: int, starts: NDArray[np.int64]
+    ) -> tuple[Nearest, NDArray[np.int64], NDArray[np.int64]]:
+        """With which of the codes they are of (-1: unused places), and their rows."""
+        count = min(count, int(self._stacked.ntotal))
+        similarity, label = search_lists(self._stacked, chosen, count, None, pairs=True)
+        used = label >= 0
+        number, offset = label[used] >> 32, label[used] & 0xFFFFFFFF  # FAISS's lo_build
+        self._look_up(number)
+        of_shard, row = np.full(label.shape, -1), np.full(label.shape, -1)
+        of_shard[used] = mine = (offset[:, None] >= self._ends[number]).sum(axis=1)
+        before = np.where(mine, self._ends[number, mine - 1], 0)
+        row[used] = _read(self._ids[number, mine] + _ID_BYTES * (offset - before))
+        numbers = np.where(used, starts[np.array(self.places)[of_shard]] + row, -1)
+        return as_nearest(similarity, numbers, self._stacked.metric_type), of_shard, row
+
+    def _look_up(self, numbers: NDArray[np.int64]) -> None:
+        """Sizes and places of lists that no query went to before: FAISS tells them one by one."""
+        for number in np.unique(numbers[~self._known[numbers]]).tolist():
+            self._ends[number] = np.cumsum([lists.list_size(number) for lists in self._lists])
+            self._ids[number] = [int(lists.get_ids(number) or 0) for lists in self._lists]
+            self._known[number] = True
+
+
+def _selected(
+    of_shard: NDArray[np.int64], row: NDArray[np.int64], masks: Sequence[NDArray[np.bool_] | None]
+) -> NDArray[np.bool_]:
+    kept = of_shard >= 0
+    for number, mask in enumerate(masks):
+        if mask is not None:
+            mine = of_shard == number
+            kept[mine] = mask[row[mine]]
+    return kept
+
+
+@dataclass(frozen=True)
+class _Known:
+    codes: tuple[weakref.ref[Any], ...]
+    stacks: tuple[StackedLists, ...]
+
+
+_KNOWN: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
+
+
+def find_stacks(codes: Sequence[Any]) -> tuple[StackedLists, ...]:
+    """The lists that several of the shards have in common, by the `codes` of all shards. Made once for these, and gone
+    with the first of them.
+    """
+    if not codes:
+        return ()
+    known = _KNOWN.get(codes[0])
+    if known is None or [own() for own in known.codes] != list(codes):
+        _KNOWN[codes[0]] = known = _Known(tuple(map(weakref.ref, codes)), _make_stacks(codes))
+    return known.stacks
+
+
+def _make_stacks(codes: Sequence[Any]) -> tuple[StackedLists, ...]:
+    groups: dict[int, list[int]] = {}
+    for place, each in enumerate(codes):
+        if isinstance(inverted_lists(each), faiss.IndexIVFPQ):
+            groups.setdefault(quantiser_identity(each), []).append(place)
+    together = [places for places in groups.values() if len(places) > 1]
+    return tuple(StackedLists([codes[place] for place in places], places) for places in together)
+
+
+def _stack(leader: Any, parts: Sequence[Any]) -> Any:
+    """An index like `leader`, of the lists of all parts."""
+    library: Any = faiss  # whose stubs know neither this class nor all that the other takes
+    pointers = library.InvertedListsPtrVector()
+    for part in parts:
+        pointers.push_back(part)
+    lists = library.HStackInvertedLists(pointers.size(), pointers.data())
+    codes = leader.pq
+    index = library.IndexIVFPQ(
+        leader.quantizer, leader.d, leader.nlist, codes.M, codes.nbits, leader.metric_type, False
+    )
+    index.pq, index.by_residual, index.is_trained = codes, leader.by_residual, True
+    index.replace_invlists(lists, False)
+    index.referenced_objects = [lists]  # FAISS's own way to keep it
+    index.ntotal = lists.compute_ntotal()
+    return index
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """An int64 at each byte from address `first` on, through NumPy's array interface."""
+
+    first: int
+    bytes: int
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return {"version": 3, "data": (self.first, True), "shape": (self.bytes,), "strides": (1,), "typestr": "=i8"}
+
+
+def _read(addresses: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The int64 at each address. FAISS gives ids out one by one, which takes longer than to search for them."""
+    if not len(addresses):
+        return addresses
+    first, last = int(addresses.min()), int(addresses.max())
+    return np.asarray(np.asarray(_Memory(first, last - first + 1))[addresses - first], np.int64)

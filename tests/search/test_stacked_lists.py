@@ -1,0 +1,121 @@
+"""Inverted lists of several shards are searched as one, and find what each shard's own lists find."""
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+from test_retrieve import ArrayShard, draw, make_shards, unit
+
+from copydet.search import retrieve as module
+from copydet.search.retrieve import Candidates, retrieve
+from copydet.search.stacked_lists import find_stacks
+from copydet.shards.quantiser import train_quantiser
+from copydet.shards.shared_quantiser import share_quantisers
+
+EDGES = [300, 310, 310, 900, 1_700]
+
+
+def trained(kind: str = "OPQ4_16,IVF8,PQ4x8", seed: int = 0) -> Any:
+    return faiss.deserialize_index(train_quantiser(kind, draw(1_000, seed)))
+
+
+def shards_and_queries(index: Any) -> tuple[list[ArrayShard], np.ndarray]:
+    vectors = draw(2_000)
+    vectors[500:560] = vectors[499]  # equals, in one shard and over the edge of two
+    vectors[890:905] = vectors[889]
+    return make_shards(vectors, EDGES, index), unit(vectors[::19] + 0.2 * draw(len(vectors[::19]), 5))
+
+
+def codes_of(shards: list[ArrayShard]) -> list[Any]:
+    return [shard.codes for shard in shards]
+
+
+def assert_same(one: Candidates, other: Candidates) -> None:
+    for name in ("shard", "row", "similarity"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def removed(shards: list[ArrayShard], share: float, seed: int) -> list[np.ndarray | None]:
+    rng = np.random.default_rng(seed)
+    masks: list[np.ndarray | None] = [rng.random(len(shard.descriptors)) > share for shard in shards]
+    masks[0] = None
+    return masks
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.8])
+def test_shards_stacked_find_what_each_alone_finds(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SCAN_ROWS", 0)
+    alone, queries = shards_and_queries(trained())
+    stacked = shards_and_queries(trained())[0]
+    share_quantisers(codes_of(stacked))
+    assert [stack.places for stack in find_stacks(codes_of(stacked))] == [(0, 1, 2, 3, 4, 5)]
+    assert find_stacks(codes_of(alone)) == ()
+    masks = removed(stacked, share, 3) if share else None
+    for candidates, some in ((40, queries), (40, queries[:1]), (7, queries), (5_000, queries[:9])):
+        ours = retrieve(stacked, some, 10, nprobe=3, candidates=candidates, selected=masks)
+        theirs = retrieve(alone, some, 10, nprobe=3, candidates=candidates, selected=masks)
+        assert_same(ours, theirs)
+        assert len(np.unique(ours.shard)) > 2
+
+
+def test_what_was_removed_does_not_stand_in_the_way_of_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest two hundred of a query are removed: more than a stack asks for at first."""
+    monkeypatch.setattr(module, "_SCAN_ROWS", 0)
+    shards, _ = shards_and_queries(trained())
+    share_quantisers(codes_of(shards))
+    query = shards[4].descriptors[:1].astype(np.float32)
+    everything = retrieve(shards, query, 2_000, nprobe=8, candidates=2_000)
+    masks: list[np.ndarray | None] = [np.ones(len(shard.descriptors), bool) for shard in shards]
+    for shard, row in zip(everything.shard[0, :200], everything.row[0, :200], strict=True):
+        mask = masks[shard]
+        assert mask is not None
+        mask[row] = False
+    left = retrieve(shards, query, 5, nprobe=8, candidates=400, selected=masks)
+    np.testing.assert_array_equal(left.row[0], everything.row[0, 200:205])
+
+
+def test_shards_of_several_quantisers_and_exact_ones_are_searched_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SCAN_ROWS", 0)
+
+    def mixed() -> tuple[list[ArrayShard], np.ndarray]:
+        kinds = [trained(), trained(seed=4), faiss.IndexFlatIP(16)]
+        of_kinds = [shards_and_queries(kind)[0] for kind in kinds]
+        return [of_kinds[number % 3][number] for number in range(6)], shards_and_queries(kinds[0])[1]
+
+    alone, queries = mixed()
+    stacked, _ = mixed()
+    share_quantisers(codes_of(stacked))
+    assert [stack.places for stack in find_stacks(codes_of(stacked))] == [(0, 3), (1, 4)]
+    assert_same(*(retrieve(each, queries, 10, nprobe=3, candidates=40) for each in (stacked, alone)))
+
+
+def test_codes_that_are_mapped_from_files_are_stacked_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SCAN_ROWS", 0)
+    shards, queries = shards_and_queries(trained())
+    mapped = []
+    for number, shard in enumerate(shards):
+        faiss.write_index(shard.codes, str(tmp_path / str(number)))
+        codes = faiss.read_index(str(tmp_path / str(number)), faiss.IO_FLAG_MMAP_IFC)
+        mapped.append(ArrayShard(codes, shard.descriptors))
+    share_quantisers(codes_of(mapped))
+    assert_same(*(retrieve(each, queries, 10, nprobe=3, candidates=40) for each in (mapped, shards)))
+
+
+def test_a_stack_is_made_once_and_keeps_no_shard_alive() -> None:
+    shards, _ = shards_and_queries(trained())
+    share_quantisers(codes_of(shards))
+    (stack,) = find_stacks(codes_of(shards))
+    assert find_stacks(codes_of(shards)) == (stack,)
+    (fewer,) = find_stacks(codes_of(shards[:4]))
+    assert fewer.places == (0, 1, 2, 3)
+    first, gone = weakref.ref(shards[0].codes), weakref.ref(fewer)
+    del shards, stack, fewer
+    gc.collect()
+    assert first() is None
+    assert gone() is None
