@@ -51,6 +51,10 @@ class ChosenLists:
     lists: NDArray[np.int64]  # [queries, nprobe], best first; -1 in unused places
     similarity: NDArray[np.float32]  # [queries, nprobe], to the centres of the lists
 
+    def at(self, queries: NDArray[np.intp]) -> "ChosenLists":
+        """Those of some of the queries."""
+        return ChosenLists(self.rotated[queries], self.lists[queries], self.similarity[queries])
+
 
 def choose_lists(codes: Any, queries: Vectors, nprobe: int | None) -> ChosenLists:
     """The lists of `queries` (float32 [n, dimension]) in codes that have any."""

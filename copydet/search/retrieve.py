@@ -29,7 +29,7 @@ from copydet.search.code_search import (
     takes_parameters,
 )
 from copydet.search.exact import CACHE_ROWS, products, widen
-from copydet.search.stacked_lists import find_stacks
+from copydet.search.stacked_lists import StackedLists, find_stacks
 
 # Up to this many selected rows an exact scan is about as fast as codes and finds all. Counted over all shards, so that
 # the split into shards doesn't matter.
@@ -101,6 +101,8 @@ def retrieve(
     step = _SCAN_QUERIES if exact and scan is None else _SEARCH_QUERIES
     scan, candidates = scan or scan_rows, max(candidates, k)
     task = partial(_search_shard, k=k, nprobe=nprobe, candidates=candidates, everything=everything, scan=scan)
+    # FAISS leaves out what is not selected in one shard, not in a stack, which asks for more instead.
+    stacks = find_stacks([shard.codes for shard in shards]) if 2 * rows >= starts[-1] else ()
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
         of_block = partial(task, queries=block)
@@ -109,7 +111,7 @@ def retrieve(
             of_shards = each(apart) if each else map(apart, zip(shards, masks, strict=True))
             proposals: Iterator[Nearest] = map(_numbered, of_shards, starts[:-1])
         else:
-            proposals = _together(shards, masks, starts, block, nprobe, candidates, of_block)
+            proposals = _together(stacks, shards, masks, starts, block, nprobe, candidates, of_block)
         lists = _merged(proposals, len(block), candidates)
         if not exact:
             lists = _rescore(shards, starts, block, lists)
@@ -118,6 +120,7 @@ def retrieve(
 
 
 def _together(
+    stacks: Sequence[StackedLists],
     shards: Sequence[SearchableShard],
     masks: Sequence[NDArray[np.bool_] | None],
     starts: NDArray[np.int64],
@@ -127,9 +130,6 @@ def _together(
     task: Callable[..., Nearest],
 ) -> Iterator[Nearest]:
     """What `task` proposes of each shard, with what shards have in common done once for all of them."""
-    living = sum(n if m is None else int(m.sum()) for n, m in zip(np.diff(starts), masks, strict=True))
-    # FAISS leaves out what is not selected in one shard, not in a stack, which asks for more instead.
-    stacks = find_stacks([shard.codes for shard in shards]) if 2 * living >= starts[-1] else ()
     for stack in stacks:
         lists = choose_lists(shards[stack.places[0]].codes, queries, nprobe)
         yield stack.search(lists, candidates, starts, masks)

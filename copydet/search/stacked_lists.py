@@ -44,14 +44,34 @@ class StackedLists:
         masks = [masks[place] for place in self.places]
         if all(mask is None for mask in masks):
             return self._search(chosen, count, starts)[0]
-        found, asked = Nearest(np.empty((0, 0), np.int64), np.empty((0, 0))), count
-        while True:
+        asked = min(2 * count, int(self._stacked.ntotal))
+        found, short = self._selected(chosen, count, starts, masks, asked)
+        while len(short):  # more of what was found was removed
             asked = min(2 * asked, int(self._stacked.ntotal))
-            found, of_shard, row = self._search(chosen, asked, starts)
-            kept = _selected(of_shard, row, masks)
-            found = Nearest(np.where(kept, found.number, NOWHERE), np.where(kept, found.similarity, -np.inf))
-            if asked == self._stacked.ntotal or ((kept.sum(axis=1) >= count) | (of_shard[:, -1] < 0)).all():
-                return cut_to_best(found, count) if found.number.shape[1] > count else found
+            more, still_short = self._selected(chosen.at(short), count, starts, masks, asked)
+            found.number[short], found.similarity[short] = more.number, more.similarity
+            short = short[still_short]
+        return found
+
+    def _selected(
+        self,
+        chosen: ChosenLists,
+        count: int,
+        starts: NDArray[np.int64],
+        masks: Sequence[NDArray[np.bool_] | None],
+        asked: int,
+    ) -> tuple[Nearest, NDArray[np.intp]]:
+        """Of the `asked` best those that the masks select, `count` at most; and of which queries more might be."""
+        found, of_shard, row = self._search(chosen, asked, starts)
+        kept = of_shard >= 0
+        for number, mask in enumerate(masks):
+            if mask is not None:
+                mine = of_shard == number
+                kept[mine] = mask[row[mine]]
+        found = Nearest(np.where(kept, found.number, NOWHERE), np.where(kept, found.similarity, -np.inf))
+        full = (of_shard[:, -1] >= 0) & (asked < self._stacked.ntotal)
+        short = np.flatnonzero(full & (kept.sum(axis=1) < count))
+        return cut_to_best(found, count) if asked > count else found, short
 
     def _search(
         self, chosen: ChosenLists, count: int, starts: NDArray[np.int64]
@@ -75,17 +95,6 @@ class StackedLists:
             self._ends[number] = np.cumsum([lists.list_size(number) for lists in self._lists])
             self._ids[number] = [int(lists.get_ids(number) or 0) for lists in self._lists]
             self._known[number] = True
-
-
-def _selected(
-    of_shard: NDArray[np.int64], row: NDArray[np.int64], masks: Sequence[NDArray[np.bool_] | None]
-) -> NDArray[np.bool_]:
-    kept = of_shard >= 0
-    for number, mask in enumerate(masks):
-        if mask is not None:
-            mine = of_shard == number
-            kept[mine] = mask[row[mine]]
-    return kept
 
 
 @dataclass(frozen=True)
