@@ -56,11 +56,13 @@ class ChosenLists:
         return ChosenLists(self.rotated[queries], self.lists[queries], self.similarity[queries])
 
 
-def choose_lists(codes: Any, queries: Vectors, nprobe: int | None) -> ChosenLists:
-    """The lists of `queries` (float32 [n, dimension]) in codes that have any."""
+def choose_lists(codes: Any, queries: Vectors, nprobe: int | None, centres: Any | None = None) -> ChosenLists:
+    """The lists of `queries` (float32 [n, dimension]) in codes that have any; `centres`: what to search in place of
+    their quantiser.
+    """
     lists: Any = inverted_lists(codes)
     turned = rotated(codes, np.ascontiguousarray(queries))
-    similarity, numbers = lists.quantizer.search(turned, min(nprobe or lists.nprobe, lists.nlist))
+    similarity, numbers = (centres or lists.quantizer).search(turned, min(nprobe or lists.nprobe, lists.nlist))
     return ChosenLists(turned, numbers, similarity)
 
 

@@ -22,7 +22,6 @@ from copydet.search.code_search import (
     SearchableShard,
     best_of,
     choose_common_lists,
-    choose_lists,
     cut_to_best,
     is_flat,
     search_codes,
@@ -131,7 +130,7 @@ def _together(
 ) -> Iterator[Nearest]:
     """What `task` proposes of each shard, with what shards have in common done once for all of them."""
     for stack in stacks:
-        lists = choose_lists(shards[stack.places[0]].codes, queries, nprobe)
+        lists = stack.choose(shards[stack.places[0]].codes, queries, nprobe)
         yield stack.search(lists, candidates, starts, masks)
     stacked = {place for stack in stacks for place in stack.places}
     alone = [place for place in range(len(shards)) if place not in stacked]

@@ -2,7 +2,7 @@
 
 Shards of one quantiser have the same lists, and FAISS shows list l of all of them, one after the other, as one list. So
 a query's table of similarities is made once, not once for each shard, and the best are kept once: with eleven shards
-that is most of the work (docs/query-stage.md).
+that is most of the work (docs/architecture.md).
 """
 
 import weakref
@@ -14,26 +14,42 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.search.code_search import NOWHERE, ChosenLists, Nearest, as_nearest, cut_to_best, search_lists
-from copydet.shards.shared_quantiser import inverted_lists, quantiser_identity
+from copydet.records import Vectors
+from copydet.search.code_search import (
+    NOWHERE,
+    ChosenLists,
+    Nearest,
+    as_nearest,
+    choose_lists,
+    cut_to_best,
+    search_lists,
+)
+from copydet.shards.shared_quantiser import centres_of, inverted_lists, quantiser_identity
 
 _ID_BYTES = 8
+_FEW_QUERIES = 20  # FAISS looks for their lists in one thread
+_MANY_LISTS = 8192  # whose centres a processor reads from memory for each such query
 
 
 class StackedLists:
     """The lists of `codes`, FAISS indexes of one quantiser that hold PQ codes, which are `places` among all shards.
 
-    Nothing is copied. `codes` must live while this is used; it keeps none of them alive.
+    Nothing is copied. `codes` must live while this is used; it keeps none of them alive. `stacked` is the FAISS index.
     """
 
     def __init__(self, codes: Sequence[Any], places: Sequence[int]) -> None:
         self.places = tuple(places)
         ivf: list[Any] = [inverted_lists(each) for each in codes]
         self._lists = [each.invlists for each in ivf]
-        self._stacked = _stack(ivf[0], self._lists)
-        self._ends = np.empty((self._stacked.nlist, len(codes)), np.int64)  # of each shard's part of a list
-        self._ids = np.empty((self._stacked.nlist, len(codes)), np.int64)  # where its ids lie in memory
-        self._known = np.zeros(self._stacked.nlist, bool)
+        self.stacked = _stack(ivf[0], self._lists)
+        self._ends = np.empty((self.stacked.nlist, len(codes)), np.int64)  # of each shard's part of a list
+        self._ids = np.empty((self.stacked.nlist, len(codes)), np.int64)  # where its ids lie in memory
+        self._known = np.zeros(self.stacked.nlist, bool)
+        self._centres = _in_parts(ivf[0].quantizer) if self.stacked.nlist >= _MANY_LISTS else None
+
+    def choose(self, codes: Any, queries: Vectors, nprobe: int | None) -> ChosenLists:
+        """As choose_lists, of `codes` that are stacked here; a few queries share the work among threads."""
+        return choose_lists(codes, queries, nprobe, self._centres if len(queries) < _FEW_QUERIES else None)
 
     def search(
         self, chosen: ChosenLists, count: int, starts: NDArray[np.int64], masks: Sequence[NDArray[np.bool_] | None]
@@ -44,10 +60,10 @@ class StackedLists:
         masks = [masks[place] for place in self.places]
         if all(mask is None for mask in masks):
             return self._search(chosen, count, starts)[0]
-        asked = min(2 * count, int(self._stacked.ntotal))
+        asked = min(2 * count, int(self.stacked.ntotal))
         found, short = self._selected(chosen, count, starts, masks, asked)
         while len(short):  # more of what was found was removed
-            asked = min(2 * asked, int(self._stacked.ntotal))
+            asked = min(2 * asked, int(self.stacked.ntotal))
             more, still_short = self._selected(chosen.at(short), count, starts, masks, asked)
             found.number[short], found.similarity[short] = more.number, more.similarity
             short = short[still_short]
@@ -69,7 +85,7 @@ class StackedLists:
                 mine = of_shard == number
                 kept[mine] = mask[row[mine]]
         found = Nearest(np.where(kept, found.number, NOWHERE), np.where(kept, found.similarity, -np.inf))
-        full = (of_shard[:, -1] >= 0) & (asked < self._stacked.ntotal)
+        full = (of_shard[:, -1] >= 0) & (asked < self.stacked.ntotal)
         short = np.flatnonzero(full & (kept.sum(axis=1) < count))
         return cut_to_best(found, count) if asked > count else found, short
 
@@ -77,8 +93,8 @@ class StackedLists:
         self, chosen: ChosenLists, count: int, starts: NDArray[np.int64]
     ) -> tuple[Nearest, NDArray[np.int64], NDArray[np.int64]]:
         """With which of the codes they are of (-1: unused places), and their rows."""
-        count = min(count, int(self._stacked.ntotal))
-        similarity, label = search_lists(self._stacked, chosen, count, None, pairs=True)
+        count = min(count, int(self.stacked.ntotal))
+        similarity, label = search_lists(self.stacked, chosen, count, None, pairs=True)
         used = label >= 0
         number, offset = label[used] >> 32, label[used] & 0xFFFFFFFF  # FAISS's lo_build
         self._look_up(number)
@@ -87,7 +103,7 @@ class StackedLists:
         before = np.where(mine, self._ends[number, mine - 1], 0)
         row[used] = _read(self._ids[number, mine] + _ID_BYTES * (offset - before))
         numbers = np.where(used, starts[np.array(self.places)[of_shard]] + row, -1)
-        return as_nearest(similarity, numbers, self._stacked.metric_type), of_shard, row
+        return as_nearest(similarity, numbers, self.stacked.metric_type), of_shard, row
 
     def _look_up(self, numbers: NDArray[np.int64]) -> None:
         """Sizes and places of lists that no query went to before: FAISS tells them one by one."""
@@ -143,6 +159,22 @@ def _stack(leader: Any, parts: Sequence[Any]) -> Any:
     index.referenced_objects = [lists]  # FAISS's own way to keep it
     index.ntotal = lists.compute_ntotal()
     return index
+
+
+def _in_parts(quantiser: Any) -> Any | None:
+    """The centres of a quantiser in as many parts as there are threads, which FAISS searches at once; None for one that
+    finds them by a graph.
+    """
+    flat = faiss.downcast_index(quantiser)
+    if not isinstance(flat, faiss.IndexFlat):
+        return None
+    library: Any = faiss  # whose stubs do not know all that this class takes
+    parts = library.IndexShards(flat.d, True, True)
+    for centres in np.array_split(centres_of(flat), faiss.omp_get_max_threads()):
+        part = library.IndexFlat(flat.d, flat.metric_type)
+        part.add(np.ascontiguousarray(centres))
+        parts.add_shard(part)
+    return parts
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def _numbers(codes: Any) -> list[Any] | None:
         quantiser = faiss.downcast_index(quantiser.storage)
     if not isinstance(quantiser, faiss.IndexFlat):
         return None
-    found.append(_vectors(quantiser))
+    found.append(centres_of(quantiser))
     for transform in _transforms(codes):
         if not isinstance(transform, faiss.LinearTransform):
             return None
@@ -89,8 +89,9 @@ def _numbers(codes: Any) -> list[Any] | None:
     return found
 
 
-def _vectors(flat: Any) -> NDArray[np.float32]:
-    return np.asarray(faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d))
+def centres_of(flat: Any) -> NDArray[np.float32]:
+    """The vectors [n, d] of a flat index, not a copy."""
+    return np.asarray(faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)).reshape(-1, flat.d)
 
 
 def _transforms(codes: Any) -> list[Any]:
