@@ -74,7 +74,8 @@ class Index:
             open_shard(self.path, entry, self.descriptor.dimension, held, before.get(entry.name))
             for entry in snapshot.shards
         )
-        share_quantisers([shard.codes for shard in self._shards])
+        views = [shard.views.codes for shard in self._shards if shard.views is not None]
+        share_quantisers([*(shard.codes for shard in self._shards), *views])
         self.snapshot = snapshot
         removed = read_deletions(self.path, snapshot)
         self.__dict__.pop("_local", None)

@@ -19,6 +19,8 @@ from copydet.records import StoredVectors, Vectors
 from copydet.shards.shared_quantiser import inverted_lists, quantiser_identity, rotated
 
 NOWHERE = np.iinfo(np.int64).max
+MORE = 8  # codes than are wanted: equals at the edge are few
+_MOST_ENTRIES = 1 << 22  # answered together: 50 MB
 
 
 class SearchableShard(Protocol):
@@ -89,14 +91,45 @@ def search_codes(
     A `mask` asks for codes that `takes_parameters`.
     """
     codes = shard.codes
-    count = min(count, int(codes.ntotal))
     lists = chosen.get(quantiser_identity(codes))
-    if lists is None:
-        parameters = _search_parameters(codes, nprobe, mask) if takes_parameters(codes) else None
-        similarity, row = codes.search(np.ascontiguousarray(queries), count, params=parameters)
-    else:
-        similarity, row = search_lists(inverted_lists(codes), lists, count, mask)
-    return as_nearest(similarity, row, codes.metric_type)
+    queries = np.ascontiguousarray(queries)
+    parameters = _search_parameters(codes, nprobe, mask) if takes_parameters(codes) else None
+
+    def ask(lines: NDArray[np.intp], asked: int) -> tuple[Nearest, NDArray[np.float64]]:
+        if lists is None:
+            similarity, row = codes.search(queries[lines], asked, params=parameters)
+        else:
+            similarity, row = search_lists(inverted_lists(codes), lists.at(lines), asked, mask)
+        nearest = as_nearest(similarity, row, codes.metric_type)
+        return nearest, nearest.similarity[:, -1]
+
+    return best_by_code(ask, len(queries), count, count + MORE, int(codes.ntotal))
+
+
+# which queries, how many codes -> what is selected of so many best ones of each query; the similarity of the last one
+Ask = Callable[[NDArray[np.intp], int], tuple[Nearest, NDArray[np.float64]]]
+
+
+def best_by_code(ask: Ask, queries: int, count: int, asked: int, most: int) -> Nearest:
+    """The `count` best codes of each query (or all `most`): similarity falling, then number.
+
+    Of equals at the edge FAISS keeps any, and of what it keeps some may not be selected. So it is asked for more (for
+    `asked` at first) until what it keeps holds `count` that are better than the edge.
+    """
+    count, asked = min(count, most), min(asked, most)
+    lines = np.arange(queries)
+    best = Nearest(np.full((queries, count), NOWHERE), np.full((queries, count), -np.inf))
+    while len(lines):
+        step, left = max(1, _MOST_ENTRIES // asked), []
+        for some in (lines[start : start + step] for start in range(0, len(lines), step)):
+            found, edge = ask(some, asked)
+            cut = cut_to_best(found, count) if asked > count else found
+            best.number[some], best.similarity[some] = cut.number, cut.similarity
+            better = (found.similarity > edge[:, None]).sum(axis=1)
+            left.append(some[(better < count) & (edge > -np.inf)])
+        lines = np.concatenate(left) if asked < most else lines[:0]
+        asked = min(2 * asked, most)
+    return best
 
 
 def search_lists(

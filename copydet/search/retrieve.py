@@ -100,14 +100,15 @@ def retrieve(
     step = _SCAN_QUERIES if exact and scan is None else _SEARCH_QUERIES
     scan, candidates = scan or scan_rows, max(candidates, k)
     task = partial(_search_shard, k=k, nprobe=nprobe, candidates=candidates, everything=everything, scan=scan)
+    apart = exact or search or each
     # FAISS leaves out what is not selected in one shard, not in a stack, which asks for more instead.
-    stacks = find_stacks([shard.codes for shard in shards]) if 2 * rows >= starts[-1] else ()
+    stacks = () if apart or 2 * rows < starts[-1] else find_stacks([shard.codes for shard in shards])
     for first in range(0, len(queries), step):
         block = queries[first : first + step]
         of_block = partial(task, queries=block)
-        if exact or search or each:
-            apart = partial(of_block, search=search or search_codes)
-            of_shards = each(apart) if each else map(apart, zip(shards, masks, strict=True))
+        if apart:
+            of_shard = partial(of_block, search=search or search_codes)
+            of_shards = each(of_shard) if each else map(of_shard, zip(shards, masks, strict=True))
             proposals: Iterator[Nearest] = map(_numbered, of_shards, starts[:-1])
         else:
             proposals = _together(stacks, shards, masks, starts, block, nprobe, candidates, of_block)

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from copydet.records import Vectors
 from copydet.search.code_search import (
+    MORE,
     NOWHERE,
     ChosenLists,
     Nearest,
     as_nearest,
+    best_by_code,
     choose_lists,
-    cut_to_best,
     search_lists,
 )
 from copydet.shards.shared_quantiser import centres_of, inverted_lists, quantiser_identity
@@ -32,7 +33,7 @@ _MANY_LISTS = 8192  # whose centres a processor reads from memory for each such 
 
 
 class StackedLists:
-    """The lists of `codes`, FAISS indexes of one quantiser that hold PQ codes, which are `places` among all shards.
+    """The lists of `codes`, FAISS indexes of one quantiser with PQ or RaBitQ codes; `places` are theirs among all.
 
     Nothing is copied. `codes` must live while this is used; it keeps none of them alive. `stacked` is the FAISS index.
     """
@@ -58,52 +59,35 @@ class StackedLists:
         starts[s], and masks[s] marks what of it may be found.
         """
         masks = [masks[place] for place in self.places]
-        if all(mask is None for mask in masks):
-            return self._search(chosen, count, starts)[0]
-        asked = min(2 * count, int(self.stacked.ntotal))
-        found, short = self._selected(chosen, count, starts, masks, asked)
-        while len(short):  # more of what was found was removed
-            asked = min(2 * asked, int(self.stacked.ntotal))
-            more, still_short = self._selected(chosen.at(short), count, starts, masks, asked)
-            found.number[short], found.similarity[short] = more.number, more.similarity
-            short = short[still_short]
-        return found
 
-    def _selected(
-        self,
-        chosen: ChosenLists,
-        count: int,
-        starts: NDArray[np.int64],
-        masks: Sequence[NDArray[np.bool_] | None],
-        asked: int,
-    ) -> tuple[Nearest, NDArray[np.intp]]:
-        """Of the `asked` best those that the masks select, `count` at most; and of which queries more might be."""
-        found, of_shard, row = self._search(chosen, asked, starts)
-        kept = of_shard >= 0
-        for number, mask in enumerate(masks):
-            if mask is not None:
-                mine = of_shard == number
-                kept[mine] = mask[row[mine]]
-        found = Nearest(np.where(kept, found.number, NOWHERE), np.where(kept, found.similarity, -np.inf))
-        full = (of_shard[:, -1] >= 0) & (asked < self.stacked.ntotal)
-        short = np.flatnonzero(full & (kept.sum(axis=1) < count))
-        return cut_to_best(found, count) if asked > count else found, short
+        def ask(lines: NDArray[np.intp], asked: int) -> tuple[Nearest, NDArray[np.float64]]:
+            return self._search(chosen.at(lines), asked, starts, masks)
+
+        asked = count + MORE if all(mask is None for mask in masks) else 2 * count
+        return best_by_code(ask, len(chosen.lists), count, asked, int(self.stacked.ntotal))
 
     def _search(
-        self, chosen: ChosenLists, count: int, starts: NDArray[np.int64]
-    ) -> tuple[Nearest, NDArray[np.int64], NDArray[np.int64]]:
-        """With which of the codes they are of (-1: unused places), and their rows."""
-        count = min(count, int(self.stacked.ntotal))
+        self, chosen: ChosenLists, count: int, starts: NDArray[np.int64], masks: Sequence[NDArray[np.bool_] | None]
+    ) -> tuple[Nearest, NDArray[np.float64]]:
+        """What the masks select of the `count` best, and the similarity of the last of these."""
         similarity, label = search_lists(self.stacked, chosen, count, None, pairs=True)
         used = label >= 0
         number, offset = label[used] >> 32, label[used] & 0xFFFFFFFF  # FAISS's lo_build
         self._look_up(number)
-        of_shard, row = np.full(label.shape, -1), np.full(label.shape, -1)
-        of_shard[used] = mine = (offset[:, None] >= self._ends[number]).sum(axis=1)
-        before = np.where(mine, self._ends[number, mine - 1], 0)
-        row[used] = _read(self._ids[number, mine] + _ID_BYTES * (offset - before))
-        numbers = np.where(used, starts[np.array(self.places)[of_shard]] + row, -1)
-        return as_nearest(similarity, numbers, self.stacked.metric_type), of_shard, row
+        shard = (offset[:, None] >= self._ends[number]).sum(axis=1)
+        before = np.where(shard, self._ends[number, shard - 1], 0)
+        row = _read(self._ids[number, shard] + _ID_BYTES * (offset - before))
+        numbers = starts[np.array(self.places)[shard]] + row
+        for place, mask in enumerate(masks):
+            if mask is not None:
+                mine = np.flatnonzero(shard == place)
+                numbers[mine[~mask[row[mine]]]] = NOWHERE
+        found = np.full(label.shape, -1)
+        found[used] = numbers
+        nearest = as_nearest(similarity, found, self.stacked.metric_type)
+        edge = nearest.similarity[:, -1].copy()
+        nearest.similarity[nearest.number == NOWHERE] = -np.inf
+        return nearest, edge
 
     def _look_up(self, numbers: NDArray[np.int64]) -> None:
         """Sizes and places of lists that no query went to before: FAISS tells them one by one."""
@@ -137,7 +121,7 @@ def find_stacks(codes: Sequence[Any]) -> tuple[StackedLists, ...]:
 def _make_stacks(codes: Sequence[Any]) -> tuple[StackedLists, ...]:
     groups: dict[int, list[int]] = {}
     for place, each in enumerate(codes):
-        if isinstance(inverted_lists(each), faiss.IndexIVFPQ):
+        if isinstance(inverted_lists(each), faiss.IndexIVFPQ | faiss.IndexIVFRaBitQ):
             groups.setdefault(quantiser_identity(each), []).append(place)
     together = [places for places in groups.values() if len(places) > 1]
     return tuple(StackedLists([codes[place] for place in places], places) for places in together)
@@ -150,11 +134,14 @@ def _stack(leader: Any, parts: Sequence[Any]) -> Any:
     for part in parts:
         pointers.push_back(part)
     lists = library.HStackInvertedLists(pointers.size(), pointers.data())
-    codes = leader.pq
-    index = library.IndexIVFPQ(
-        leader.quantizer, leader.d, leader.nlist, codes.M, codes.nbits, leader.metric_type, False
-    )
-    index.pq, index.by_residual, index.is_trained = codes, leader.by_residual, True
+    same = (leader.quantizer, leader.d, leader.nlist)
+    if isinstance(leader, faiss.IndexIVFPQ):
+        index = library.IndexIVFPQ(*same, leader.pq.M, leader.pq.nbits, leader.metric_type, False)
+        index.pq = leader.pq
+    else:
+        index = library.IndexIVFRaBitQ(*same, leader.metric_type, False)
+        index.rabitq, index.qb = leader.rabitq, leader.qb
+    index.by_residual, index.is_trained = leader.by_residual, True
     index.replace_invlists(lists, False)
     index.referenced_objects = [lists]  # FAISS's own way to keep it
     index.ntotal = lists.compute_ntotal()

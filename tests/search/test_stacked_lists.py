@@ -46,11 +46,12 @@ def removed(shards: list[ArrayShard], share: float, seed: int) -> list[np.ndarra
     return masks
 
 
+@pytest.mark.parametrize("kind", ["OPQ4_16,IVF8,PQ4x8", "RR16,IVF8_HNSW4,RaBitQ"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.8])
-def test_shards_stacked_find_what_each_alone_finds(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_stacked_find_what_each_alone_finds(share: float, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SCAN_ROWS", 0)
-    alone, queries = shards_and_queries(trained())
-    stacked = shards_and_queries(trained())[0]
+    alone, queries = shards_and_queries(trained(kind))
+    stacked = shards_and_queries(trained(kind))[0]
     share_quantisers(codes_of(stacked))
     assert [stack.places for stack in find_stacks(codes_of(stacked))] == [(0, 1, 2, 3, 4, 5)]
     assert find_stacks(codes_of(alone)) == ()
@@ -78,6 +79,28 @@ def test_what_was_removed_does_not_stand_in_the_way_of_what_is_left(monkeypatch:
     )
     assert_same(ours, theirs)
     assert (ours.row[7] >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["OPQ4_16,IVF8,PQ4x8", "RR16,IVF8,RaBitQ", "IVF8,SQ8"])
+def test_of_equals_the_first_are_found_however_images_are_cut_into_shards(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hundred times the same, of which a few are asked for; some that are better come after them."""
+    monkeypatch.setattr(module, "_SCAN_ROWS", 0)
+    index, vectors, all_equals = trained(kind), draw(2_000), [3, *range(200, 1_700, 5)]
+    vectors[200:1_700:5] = vectors[3]
+    query = unit(vectors[3:4] + 0.1 * draw(1, 9))
+    vectors[1_990:] = unit(query + 0.05 * draw(10, 6))
+    for edges in ([], [1_000], EDGES):
+        for share in (False, True):
+            shards = make_shards(vectors, edges, index)
+            if share:
+                share_quantisers(codes_of(shards))
+            found = retrieve(shards, query, 20, nprobe=8, candidates=20)
+            numbers = (np.array([0, *edges])[found.shard[0]] + found.row[0]).tolist()
+            equals = [number for number in numbers if number in all_equals]
+            assert len(equals) > 4
+            assert equals == all_equals[: len(equals)]
 
 
 def test_shards_of_several_quantisers_and_exact_ones_are_searched_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
