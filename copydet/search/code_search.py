@@ -106,7 +106,8 @@ def search_codes(
     return best_by_code(ask, len(queries), count, count + MORE, int(codes.ntotal))
 
 
-# which queries, how many codes -> what is selected of so many best ones of each query; the similarity of the last one
+# which queries, how many codes -> what is selected of so many best ones of each query, best first; how similar the last
+# of these is, selected or not
 Ask = Callable[[NDArray[np.intp], int], tuple[Nearest, NDArray[np.float64]]]
 
 
@@ -123,10 +124,13 @@ def best_by_code(ask: Ask, queries: int, count: int, asked: int, most: int) -> N
         step, left = max(1, _MOST_ENTRIES // asked), []
         for some in (lines[start : start + step] for start in range(0, len(lines), step)):
             found, edge = ask(some, asked)
-            cut = cut_to_best(found, count) if asked > count else found
-            best.number[some], best.similarity[some] = cut.number, cut.similarity
-            better = (found.similarity > edge[:, None]).sum(axis=1)
-            left.append(some[(better < count) & (edge > -np.inf)])
+            worst = found.similarity[:, count - 1]
+            best.number[some], best.similarity[some] = found.number[:, :count], found.similarity[:, :count]
+            if asked > count:
+                tied = np.flatnonzero((worst == found.similarity[:, count]) & (worst > -np.inf))
+                first = best_of(Nearest(found.number[tied], found.similarity[tied]), count)
+                best.number[some[tied]], best.similarity[some[tied]] = first.number, first.similarity
+            left.append(some[(worst <= edge) & (edge > -np.inf)])
         lines = np.concatenate(left) if asked < most else lines[:0]
         asked = min(2 * asked, most)
     return best

@@ -86,7 +86,9 @@ class StackedLists:
         found[used] = numbers
         nearest = as_nearest(similarity, found, self.stacked.metric_type)
         edge = nearest.similarity[:, -1].copy()
-        nearest.similarity[nearest.number == NOWHERE] = -np.inf
+        if any(mask is not None for mask in masks):
+            nearest.similarity[nearest.number == NOWHERE] = -np.inf
+            nearest = nearest.at(np.argsort(-nearest.similarity, axis=1, kind="stable"))
         return nearest, edge
 
     def _look_up(self, numbers: NDArray[np.int64]) -> None:
