@@ -90,11 +90,14 @@ def retrieve(
     searches codes (None: `search_codes`). `each` does both elsewhere: what its engine has spread are pairs (shard,
     selected).
     """
-    masks = [None if mask is None or mask.all() else mask for mask in selected or [None] * len(shards)]
-    rows = sum(len(s.descriptors) if m is None else int(m.sum()) for s, m in zip(shards, masks, strict=True))
+    sizes = [len(shard.descriptors) for shard in shards]
+    both = list(zip(selected or [None] * len(shards), sizes, strict=True))
+    counts = [size if mask is None else int(np.count_nonzero(mask)) for mask, size in both]
+    masks = [None if count == size else mask for (mask, size), count in zip(both, counts, strict=True)]
+    rows = sum(counts)
     everything = rows <= _SCAN_ROWS
     exact = everything or all(map(_is_scanned, shards))
-    starts = np.cumsum([0, *(len(shard.descriptors) for shard in shards)])
+    starts = np.cumsum([0, *sizes])
     shape = (len(queries), k)
     found = Candidates(np.full(shape, -1, np.int32), np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
     step = _SCAN_QUERIES if exact and scan is None else _SEARCH_QUERIES
