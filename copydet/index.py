@@ -74,8 +74,10 @@ class Index:
             open_shard(self.path, entry, self.descriptor.dimension, held, before.get(entry.name))
             for entry in snapshot.shards
         )
-        views = [shard.views.codes for shard in self._shards if shard.views is not None]
-        share_quantisers([*(shard.codes for shard in self._shards), *views])
+        # Those of before first: others follow them, and nothing that is being searched changes.
+        known_first = sorted(self._shards, key=lambda shard: shard.name not in before)
+        parts = [part for shard in known_first for part in (shard, shard.views) if part is not None]
+        share_quantisers([part.codes for part in parts])
         self.snapshot = snapshot
         removed = read_deletions(self.path, snapshot)
         self.__dict__.pop("_local", None)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 def share_quantisers(codes: Sequence[Any]) -> None:
     """Let inverted lists whose quantiser (and the rotation before it) equals that of earlier ones use that one.
 
-    Codes that share already are left alone: somebody may be searching them.
+    Codes that share already come first and are left alone: somebody may be searching them.
     """
     leaders: dict[int, Any] = {}
     for each in codes:
