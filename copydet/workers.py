@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 from copydet.errors import CopydetError
-from copydet.process import prepare_worker
+from copydet.process import BLAS, UNDIVIDED_PRODUCTS, prepare_worker
 
 WORTH_SECONDS = 1.0  # of work done by threads, after which processes are started
 _PATIENCE = 5.0  # seconds that a process has to end
@@ -95,10 +95,14 @@ class Workers:
             process.end()
 
     def __enter__(self) -> "Workers":
+        UNDIVIDED_PRODUCTS.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        try:
+            self.close()
+        finally:
+            UNDIVIDED_PRODUCTS.__exit__()
 
     def _spend(self, seconds: float) -> None:
         self._spent += seconds  # a sum that loses a few in a race will do
@@ -141,7 +145,9 @@ class _Process:
         with there:
             number = there.fileno()
             command = [sys.executable, "-c", _START, str(number), json.dumps(sys.path)]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number])
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[number], env=BLAS | dict(os.environ)
+            )
         try:
             self._connection.recv()
         except (EOFError, OSError):

@@ -18,7 +18,8 @@ from copydet.errors import NotAnIndex, UsageError
 from copydet.index import Index
 from copydet.matching import open_descriptor
 from copydet.records import QueryResult
-from copydet.shards.recipe import load_recipe
+from copydet.shards.recipe import load_recipe, recipe_folder
+from copydet.shards.shared_quantiser import quantiser_identity
 from copydet.shards.summary import read_info
 
 
@@ -352,3 +353,27 @@ def test_an_uncalibrated_descriptor_is_mentioned_once(index: Index, photos: Path
     assert [line for line in notes.lines if "uncalibrated" in line] == notes.lines
     assert len(notes.lines) == 1
     assert notes.images == len(list(photos.iterdir()))
+
+
+def test_shards_that_come_in_front_follow_those_that_are_open(tmp_path: Path) -> None:
+    recipe = tmp_path / "lists.toml"
+    shipped = (recipe_folder() / "ivf-pq.toml").read_text()
+    recipe.write_text(
+        shipped.replace("train_images_min = 10_000", "train_images_min = 100").replace(
+            "PQ{code_bytes}x8", "PQ{code_bytes}x4"
+        )
+    )
+    vectors = np.random.default_rng(0).standard_normal((900, 16)).astype(np.float32)
+    for number in range(3):
+        np.save(tmp_path / f"{number}.npy", vectors[300 * number : 300 * (number + 1)])
+    index = Index.build(tmp_path / "0.npy", tmp_path / "index", embeddings=True, recipe=str(recipe))
+    for number in (1, 2):
+        index.add(tmp_path / f"{number}.npy", embeddings=True)
+    whole = index.snapshot
+    index = Index.open(tmp_path / "index")
+    index._show(replace(whole, shards=whole.shards[1:]))
+    before = [quantiser_identity(shard.codes) for shard in index._shards]
+    index._show(whole)
+    after = [quantiser_identity(shard.codes) for shard in index._shards]
+    assert len(before) == 2
+    assert set(after) == set(before)

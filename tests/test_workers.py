@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from copydet.errors import ImageProblem
 from copydet.images.decode import decode
@@ -87,6 +88,32 @@ def test_closing_ends_the_processes(workers: Workers) -> None:
     workers.close()
     assert mine.isdisjoint(children())
     assert not [thread for thread in threading.enumerate() if thread.name == "copydet-worker"]
+
+
+def test_products_are_undivided_there_and_here_until_the_last_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("copydet.workers.WORTH_SECONDS", 0)
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        assert set(before) == {2}
+        with Workers(1) as one:
+            with Workers(1):
+                assert set(blas_threads()) == {1}
+            assert set(blas_threads()) == {1}
+            deadline = time.monotonic() + 60
+            while one.run(os.getpid) == os.getpid():
+                assert time.monotonic() < deadline, "no process started"
+                time.sleep(0.05)
+            assert set(one.run(blas_threads)) == {1}
+        assert blas_threads() == before
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+        with Workers(1):
+            assert blas_threads() == before
+
+
+def blas_threads() -> list[int]:
+    """Of the libraries of products that have threads of their own, as NumPy's does."""
+    return [each["num_threads"] for each in threadpool_info() if each.get("threading_layer") == "pthreads"]
 
 
 def test_a_worker_that_nobody_waits_for_any_more_ends_without_a_word() -> None:

@@ -24,7 +24,7 @@ from copydet.dedup.exact import Contents
 from copydet.dedup.voted import Voting
 from copydet.descriptors.background import Bank
 from copydet.engines.engine import HERE, Engine
-from copydet.process import usable_cpus
+from copydet.process import UNDIVIDED_PRODUCTS, usable_cpus
 from copydet.progress import Progress
 from copydet.records import StoredVectors
 from copydet.search.retrieve import retrieve
@@ -76,8 +76,9 @@ def find_near(
     files = [work / f"near-{number:06d}.parquet" for number in range(len(blocks))]
     waiting = [(block, path) for block, path in zip(blocks, files, strict=True) if not path.exists()]
     progress.advance(len(own) - sum(len(block) for block, _ in waiting))
-    for (block, _), _ in zip(waiting, engine.each(partial(_write_block, search), waiting), strict=True):
-        progress.advance(len(block))
+    with UNDIVIDED_PRODUCTS:
+        for (block, _), _ in zip(waiting, engine.each(partial(_write_block, search), waiting), strict=True):
+            progress.advance(len(block))
     background = np.full(len(collection), np.nan, np.float32)
     for path in files:
         stored = pq.read_table(path.with_suffix(".background"))

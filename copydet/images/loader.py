@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -112,7 +112,7 @@ def load(
     prepare_process()
     gate = _Gate(queued_bytes)
     with (
-        closing(Workers(workers)) if processes is None else nullcontext(processes) as helping,
+        Workers(workers) if processes is None else nullcontext(processes) as helping,
         ThreadPoolExecutor(workers, thread_name_prefix="copydet-decode") as pool,
     ):
         load_one = partial(
