@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from copydet.errors import CopydetError
 from copydet.records import StoredVectors, Vectors
 from copydet.shards.shared_quantiser import inverted_lists, quantiser_identity, rotated
 
@@ -100,6 +101,7 @@ def search_codes(
             similarity, row = codes.search(queries[lines], asked, params=parameters)
         else:
             similarity, row = search_lists(inverted_lists(codes), lists.at(lines), asked, mask)
+        check_rows(row, codes.ntotal)
         nearest = as_nearest(similarity, row, codes.metric_type)
         return nearest, nearest.similarity[:, -1]
 
@@ -165,6 +167,15 @@ def search_lists(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(search_part, parts))
     return similarity, row
+
+
+def check_rows(row: NDArray[np.int64], count: NDArray[np.int64] | int) -> None:
+    """Raises CopydetError for rows that a shard of `count` does not have: nobody looked at those in its codes."""
+    if (row >= count).any():
+        raise CopydetError(
+            f"codes of the index are damaged: they name row {row.max():,}, which their shard does not have; see which "
+            "with: copydet inspect --check rows --index INDEX"
+        )
 
 
 def as_nearest(similarity: NDArray[np.float32], row: NDArray[np.int64], metric: int) -> Nearest:

@@ -22,6 +22,7 @@ from copydet.search.code_search import (
     Nearest,
     as_nearest,
     best_by_code,
+    check_rows,
     choose_lists,
     search_lists,
 )
@@ -77,7 +78,9 @@ class StackedLists:
         shard = (offset[:, None] >= self._ends[number]).sum(axis=1)
         before = np.where(shard, self._ends[number, shard - 1], 0)
         row = _read(self._ids[number, shard] + _ID_BYTES * (offset - before))
-        numbers = starts[np.array(self.places)[shard]] + row
+        places = np.array(self.places)[shard]
+        check_rows(np.where(row < 0, NOWHERE, row), (starts[1:] - starts[:-1])[places])
+        numbers = starts[places] + row
         for place, mask in enumerate(masks):
             if mask is not None:
                 mine = np.flatnonzero(shard == place)

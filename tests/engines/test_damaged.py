@@ -4,6 +4,7 @@ answer. Files whose checksums a stranger has made right are read in a process th
 
 import contextlib
 import io
+import itertools
 import os
 import random
 import resource
@@ -23,8 +24,10 @@ from test_local import TINY_PQ, add, build
 from copydet.cli.main import run as run_main
 from copydet.errors import CopydetError
 from copydet.search import retrieve as retrieval
+from copydet.search.stacked_lists import find_stacks
 from copydet.shards.deletions import read_deletions, remove_images
 from copydet.shards.shard import open_shard
+from copydet.shards.shared_quantiser import share_quantisers
 from copydet.store import snapshots
 from copydet.store.check import named_files, verify_small
 from copydet.store.hashing import hash_file
@@ -52,6 +55,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     (folder / "more" / "bad.jpg").write_bytes(b"")
     add(index, draw_photos(folder / "more", 9, first=100, detailed=True))
     remove_images(index, ["00007.jpg", "00103.jpg"])
+    opened = [open_shard(index, entry, DIMENSION).codes for entry in snapshots.read_current(index).shards]
+    share_quantisers(opened)
+    assert len(find_stacks(opened)) == 1, "these shards are not searched together"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrieval, "_SCAN_ROWS", 0)
         return Whole(index, answer(index))
@@ -90,7 +96,8 @@ def answer(index: Path) -> str:
     """What is read and found: everything that a match takes from an index."""
     snapshot, held = snapshots.hold_current(index)
     verify_small(index, snapshot)
-    shards = [open_shard(index, entry, DIMENSION, held) for entry in snapshot.shards]
+    shards, stacked = [[open_shard(index, entry, DIMENSION, held) for entry in snapshot.shards] for _ in range(2)]
+    share_quantisers([shard.codes for shard in stacked])
     removed = read_deletions(index, snapshot)
     queries = np.random.default_rng(3).standard_normal((5, DIMENSION)).astype(np.float32)
     masks = []
@@ -98,13 +105,16 @@ def answer(index: Path) -> str:
         gone = removed.get(shard.name, np.empty(0, np.int64))
         masks.append(~np.isin(np.arange(shard.described), gone))
     nprobe, candidates = snapshot.recipe["nprobe"], snapshot.recipe["candidates"]
-    found = retrieval.retrieve(shards, queries, 5, nprobe=nprobe, candidates=candidates, selected=masks)
+    found = [
+        retrieval.retrieve(some, queries, 5, nprobe=nprobe, candidates=candidates, selected=selected)
+        for some, selected in itertools.product((shards, stacked), (masks, None))
+    ]
     local = [shard.local for shard in shards]
     return repr(
         (
             snapshot.images,
             [s.image_columns(range(s.images), ("image_id", "status", "uri")).to_pylist() for s in shards],
-            [(s, r, x) for s, r, x in zip(found.shard, found.row, found.similarity, strict=True)],
+            [(each.shard, each.row, each.similarity) for each in found],
             [
                 tuple(np.asarray(stored).sum() for stored in (each.features, each.offsets, each.gists))
                 for each in local

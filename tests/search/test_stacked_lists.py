@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from test_retrieve import ArrayShard, draw, make_shards, unit
 
+from copydet.errors import CopydetError
 from copydet.search import retrieve as module
 from copydet.search.retrieve import Candidates, retrieve
 from copydet.search.stacked_lists import find_stacks
 from copydet.shards.quantiser import train_quantiser
-from copydet.shards.shared_quantiser import share_quantisers
+from copydet.shards.shared_quantiser import inverted_lists, share_quantisers
 
 EDGES = [300, 310, 310, 900, 1_700]
 
@@ -61,6 +62,26 @@ def test_shards_stacked_find_what_each_alone_finds(share: float, kind: str, monk
         theirs = retrieve(alone, some, 10, nprobe=3, candidates=candidates, selected=masks)
         assert_same(ours, theirs)
         assert len(np.unique(ours.shard)) > 2
+
+
+@pytest.mark.parametrize("wrong", [10**12, -7])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_row_that_a_shard_does_not_have_is_an_error_that_says_so(
+    wrong: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SCAN_ROWS", 0)
+    alone, queries = shards_and_queries(trained())
+    stacked = shards_and_queries(trained())[0]
+    for shards in (alone, stacked):
+        lists: Any = inverted_lists(shards[3].codes).invlists
+        for number in range(lists.nlist):
+            faiss.rev_swig_ptr(lists.get_ids(number), lists.list_size(number))[:] = wrong
+    share_quantisers(codes_of(stacked))
+    masks = removed(stacked, share, 3) if share else None
+    # In one shard FAISS itself leaves out what is below 0, and what no mask selects.
+    for shards in (stacked, alone) if wrong > 0 and not share else (stacked,):
+        with pytest.raises(CopydetError, match="codes of the index are damaged: they name row"):
+            retrieve(shards, queries, 10, nprobe=8, candidates=40, selected=masks)
 
 
 def test_what_was_removed_does_not_stand_in_the_way_of_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
