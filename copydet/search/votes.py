@@ -202,7 +202,7 @@ class _Votes:
 
 def _widened(vectors: Floats, parts: int) -> Floats:
     """Vectors float32 [..., parts * n] with zeros after each part, up to the next of the sizes that FAISS makes tables
-    of products for with vector instructions: those of six numbers would take it five times as long.
+    of products for with vector instructions: those of six numbers take it several times as long.
     """
     each = vectors.shape[-1] // parts
     size = next((fast for fast in _FAST_PARTS if fast >= each), each)
