@@ -67,6 +67,14 @@ def _mobilenet_v2() -> tuple[nn.Sequential, nn.Module, int, int]:
     return features[:14], features[14:], 1280, 96
 
 
+def _mobilenet_v2_s16() -> tuple[nn.Sequential, nn.Module, int, int]:
+    """MobileNetV2 up to where it would halve the map to stride 32: what copies share is finer than that."""
+    from copydet.descriptors.torchvision_guard import import_torchvision
+
+    features = import_torchvision().models.mobilenet_v2(weights=None).features
+    return features[:14], features[14].conv[0], 576, 96
+
+
 class _BottleneckV2(nn.Module):
     """Pre-activation bottleneck (He et al. 2016, Identity Mappings in Deep Residual Networks, figure 4e)."""
 
@@ -112,6 +120,7 @@ def _resnet50v2_s3() -> tuple[nn.Sequential, nn.Module, int, int]:
 
 TRUNKS: dict[str, Callable[[], tuple[nn.Sequential, nn.Module, int, int]]] = {
     "mobilenet_v2": _mobilenet_v2,
+    "mobilenet_v2_s16": _mobilenet_v2_s16,
     "resnet50v2_s3": _resnet50v2_s3,
 }
 
@@ -127,26 +136,36 @@ def build_network(spec: NetworkSpec) -> CopyNetwork:
 def load_trunk(network: CopyNetwork, trunk: str, path: Path) -> None:
     """Load pretrained trunk weights (safetensors) into `network`.
 
-    `mobilenet_v2` files carry torchvision's keys (`features.N...`); other files carry the keys of this module.
+    MobileNetV2's files carry torchvision's keys (`features.N...`) or those of a finished network; other files carry
+    the keys of this module. A projection in the file is left there.
     """
     from safetensors.torch import load_file
 
     weights = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-    if trunk == "mobilenet_v2":
-        weights = dict(_split_mobilenet_keys(weights))
+    weights = {k: v for k, v in weights.items() if not k.startswith("projection.")}
+    if trunk.startswith("mobilenet_v2"):
+        weights = _rename_mobilenet_keys(weights, whole=trunk == "mobilenet_v2")
     missing, unexpected = network.load_state_dict(weights, strict=False)
-    unknown = [k for k in missing if not k.startswith("projection.")] + list(unexpected)
+    optional = ("projection.", "num_batches_tracked")
+    unknown = [k for k in missing if not any(name in k for name in optional)] + list(unexpected)
     if unknown:
         raise UsageError(f"{path}: not a {trunk} trunk: {len(unknown)} keys differ, the first is '{unknown[0]}'")
 
 
-def _split_mobilenet_keys(weights: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
+def _rename_mobilenet_keys(weights: dict[str, Tensor], *, whole: bool) -> dict[str, Tensor]:
     """torchvision's `features.N.*` -> `stride_16.N.*` for N < 14, `rest.N.*` above (slices of a Sequential keep its
-    numbers).
+    numbers); of these, a trunk that is not `whole` has the expansion of block 14 alone.
     """
-    renamed = []
+    renamed = {}
     for key, value in weights.items():
-        _, number, tail = key.split(".", 2)
-        n = int(number)
-        renamed.append((f"stride_16.{n}.{tail}" if n < 14 else f"rest.{n}.{tail}", value))
+        part, number, tail = key.split(".", 2)
+        if part == "features":
+            part = "stride_16" if int(number) < 14 else "rest"
+        name = f"{part}.{number}.{tail}"
+        if part == "rest" and not whole:
+            expansion = name.partition("rest.14.conv.0.")[2]
+            if not expansion:
+                continue
+            name = f"rest.{expansion}"
+        renamed[name] = value
     return renamed

@@ -45,9 +45,12 @@ def load_checkpoint(path: Path, state: State) -> None:
             f"{path}: made with {content['bank'].shape[0]} images and dimension {content['bank'].shape[1]}, "
             f"this run has {state.bank.shape[0]} and {state.bank.shape[1]}; name another output folder or remove it"
         )
-    state.network.load_state_dict(content["network"])
-    state.patch_head.load_state_dict(content["patch_head"])
-    state.average.load_state_dict(content["average"])
+    try:
+        state.network.load_state_dict(content["network"])
+        state.patch_head.load_state_dict(content["patch_head"])
+        state.average.load_state_dict(content["average"])
+    except RuntimeError:  # names or shapes of torch's
+        raise UsageError(f"{path}: made with another network; name another output folder or remove it") from None
     state.optimiser.load_state_dict(content["optimiser"])
     state.bank.copy_(content["bank"])
     state.step = int(content["step"])

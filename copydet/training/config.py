@@ -11,13 +11,13 @@ from copydet.training.photometric import EDITS
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Field by field; the defaults are the run that made `small` (scripts/train_small.toml)."""
+    """Field by field; the defaults suit a GPU (scripts/train_small.toml is a run on two CPU cores)."""
 
     images: tuple[str, ...]  # sources of training images: folders, tars, Parquet, lists
     output: str  # folder for checkpoints, curves and the finished network
     trunk: str = "mobilenet_v2"
     frozen: int = 0  # first blocks of the trunk that stay as they start: 4 of MobileNetV2 save a quarter of a step
-    start: str = ""  # safetensors: a pretrained trunk, or a whole network of an earlier run
+    start: str = ""  # safetensors: a pretrained trunk, or a network of an earlier run (its trunk, if the rest differs)
     dimension: int = 256
     size: int = 160  # pixels: views are size x size
     source_size: int = 192  # pixels: training images are kept at source_size x source_size on the device

@@ -27,19 +27,13 @@ from copydet.training.config import TrainConfig
 from copydet.training.data import near_identical_groups, read_images
 from copydet.training.folding import FoldedNetwork
 from copydet.training.glyphs import draw_glyphs
+from copydet.training.pixels import normalise
+from copydet.training.projection import even_out, start_projection
 from copydet.training.warp import make_sources
 
-MEAN = (0.485, 0.456, 0.406)  # the trunks were trained on ImageNet with these
-STD = (0.229, 0.224, 0.225)
 PATCH_CHANNELS = 64
 
 Measure = Callable[[CopyNetwork], dict[str, float]]
-
-
-def normalise(x: Tensor) -> Tensor:
-    """float [n, 3, h, w] in [0, 1] -> what the trunks expect."""
-    mean, std = x.new_tensor(MEAN).view(1, 3, 1, 1), x.new_tensor(STD).view(1, 3, 1, 1)
-    return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -109,7 +103,7 @@ def _start(config: TrainConfig, augmenter: Augmenter, device: torch.device, prog
     if not config.start and not resumed:
         measure_batch_norm(network, augmenter)
     if not whole and not resumed:
-        whiten_projection(network, augmenter)
+        start_projection(network, augmenter)
     head = [*network.projection.parameters(), *patch_head.parameters()]
     trunk = [*network.stride_16.parameters(), *network.rest.parameters()]
     optimiser = torch.optim.AdamW(
@@ -129,7 +123,7 @@ def _start(config: TrainConfig, augmenter: Augmenter, device: torch.device, prog
 
 
 def _load_start(network: CopyNetwork, config: TrainConfig) -> bool:
-    """Load `config.start`; true if it held a whole network, projection included."""
+    """Load `config.start`; true if it held a whole network of this form, projection included."""
     from safetensors import safe_open
     from safetensors.torch import load_model
 
@@ -137,7 +131,9 @@ def _load_start(network: CopyNetwork, config: TrainConfig) -> bool:
     if not path.exists():
         raise UsageError(f"{path}: no such file; `start` names pretrained weights (safetensors)")
     with safe_open(path, "pt") as file:
-        whole = "projection.weight" in file.keys()  # noqa: SIM118 (safe_open is no mapping)
+        names = set(file.keys())
+        whole = "projection.weight" in names
+        whole = whole and file.get_slice("projection.weight").get_shape() == list(network.projection.weight.shape)
     if whole:
         load_model(network, path)
     else:
@@ -158,46 +154,6 @@ def measure_batch_norm(network: CopyNetwork, augmenter: Augmenter, batches: int 
     for index in torch.randint(0, augmenter.sources.count, (batches, block), device=augmenter.sources.aspects.device):
         network(normalise(augmenter.light(index).float()))
     network.eval()
-
-
-@torch.no_grad()
-def whiten_projection(network: CopyNetwork, augmenter: Augmenter, images: int = 8192, block: int = 256) -> None:
-    """Start the projection as PCA whitening of pooled features of light views: decorrelated from the first step."""
-    count = min(images, augmenter.sources.count)
-    device = augmenter.sources.aspects.device
-    parts = [
-        network.pooled(normalise(augmenter.light(i).float()))[0]
-        for i in torch.arange(count, device=device).split(block)
-    ]
-    features = torch.cat(parts).double()
-    mean = features.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov((features - mean).T))
-    dimension = network.projection.out_features
-    values, vectors = values.flip(0)[:dimension], vectors.flip(1)[:, :dimension]
-    # A floor under the variances keeps noise directions (more dimensions than images) from exploding.
-    weight = vectors.T / (values.clamp(min=max(float(values[0]) * 1e-4, 1e-12))).sqrt()[:, None]
-    network.projection.weight.copy_(weight)
-    network.projection.bias.copy_(-(weight @ mean))
-
-
-@torch.no_grad()
-def even_out(network: CopyNetwork, augmenter: Augmenter, images: int = 4096, block: int = 64) -> None:
-    """Fold half of a PCA whitening of the trained vectors into the projection.
-
-    Training leaves some directions with far more variance than others, and what unrelated pictures share lies in those.
-    Dividing each by the fourth root of its variance (a whole whitening would take the square root, and lift noise as
-    well) makes similarities of different queries more comparable; docs/model-card.md has the figures.
-    """
-    count = min(images, augmenter.sources.count)
-    index = torch.arange(count, device=augmenter.sources.aspects.device)
-    parts = [network.pooled(normalise(augmenter.light(i).float()))[0] for i in index.split(block)]
-    vectors = network.projection(torch.cat(parts)).double()
-    values, axes = torch.linalg.eigh(torch.cov((vectors - vectors.mean(0)).T))
-    power = (values.clamp(min=0) + 0.02 * values.mean()) ** -0.25
-    turned = axes @ torch.diag(power) @ axes.T
-    weight, bias = network.projection.weight.double(), network.projection.bias.double()
-    network.projection.weight.copy_(turned @ weight)
-    network.projection.bias.copy_(turned @ (bias - vectors.mean(0)))
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ def random_images(shapes: Sequence[tuple[int, int]]) -> list[Pixels]:
     ]
 
 
-@pytest.fixture(scope="session", params=["mobilenet_v2", "resnet50v2_s3"])
+@pytest.fixture(scope="session", params=["mobilenet_v2", "mobilenet_v2_s16", "resnet50v2_s3"])
 def descriptor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Descriptor:
     """A square 64-pixel descriptor of each network."""
     return make_descriptor(tmp_path_factory.mktemp("descriptor"), request.param, Resize("square", 64))

@@ -78,6 +78,12 @@ def test_a_checkpoint_of_other_images_is_refused(config: Callable[..., TrainConf
         train(config(steps=2, dimension=24))
 
 
+def test_a_checkpoint_of_another_network_is_refused(config: Callable[..., TrainConfig]) -> None:
+    train(config(steps=1))
+    with pytest.raises(UsageError, match="another network"):
+        train(config(steps=2, trunk="mobilenet_v2_s16"))
+
+
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
     class Code:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -155,7 +161,7 @@ def test_two_minutes_of_training_lower_the_loss_and_beat_the_start(config: Calla
     from copydet.training.augment import Augmenter
     from copydet.training.glyphs import draw_glyphs
     from copydet.training.losses import contrastive
-    from copydet.training.trainer import normalise
+    from copydet.training.pixels import normalise
     from copydet.training.warp import make_sources
 
     made = config(
