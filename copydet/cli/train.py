@@ -47,7 +47,7 @@ def command(config: Path, describe_at: int | None, benchmark: Path | None, devic
     measure = measure_on(benchmark, size) if benchmark else None
     with if_interrupted(f"the last checkpoint is in {quote(output)}; the same command goes on from there"):
         with show("training", run.steps * run.batch) as progress:
-            network = train(run, measure=measure, progress=progress)
+            network = train(run, measure, progress, describe_at=size)
         folder = output / "descriptor"
         finished = finish_descriptor(
             network.cpu().float(), folder, name=output.name, trunk=run.trunk, size=size, images=run.images

@@ -12,11 +12,12 @@ _STRENGTH = 0.8  # of the hard views: the hardest say nothing of what copies sha
 
 
 @torch.no_grad()
-def start_projection(network: CopyNetwork, augmenter: Augmenter, images: int = 4096, block: int = 64) -> None:
-    """Start the projection as a linear discriminant analysis of pooled features.
+def solve_projection(network: CopyNetwork, augmenter: Augmenter, images: int = 8192, block: int = 64) -> None:
+    """Set the projection to a linear discriminant analysis of pooled features.
 
     The directions taken are those in which images differ most compared with how much an image's hard views differ from
-    its light view; each is divided by the fourth root of that ratio (half of a whitening).
+    its light view; each is divided by the fourth root of that ratio (half of a whitening). Training starts from it, and
+    as the one that training leaves is made for the trunk of many steps, ends with it (docs/model-card.md has figures).
     """
     count = min(images, augmenter.sources.count)
     device = augmenter.sources.aspects.device
@@ -37,26 +38,6 @@ def start_projection(network: CopyNetwork, augmenter: Augmenter, images: int = 4
     weight = (sphered @ turned / between.clamp(min=1e-4 * float(between[0])) ** 0.25).T
     network.projection.weight.copy_(weight)
     network.projection.bias.copy_(-(weight @ mean))
-
-
-@torch.no_grad()
-def even_out(network: CopyNetwork, augmenter: Augmenter, images: int = 4096, block: int = 64) -> None:
-    """Fold half of a PCA whitening of the trained vectors into the projection.
-
-    Training leaves some directions with far more variance than others, and what unrelated pictures share lies in those.
-    Dividing each by the fourth root of its variance (a whole whitening would take the square root, and lift noise as
-    well) makes similarities of different queries more comparable; docs/model-card.md has the figures.
-    """
-    count = min(images, augmenter.sources.count)
-    index = torch.arange(count, device=augmenter.sources.aspects.device)
-    parts = [_pooled(network, augmenter.light(i)) for i in index.split(block)]
-    vectors = network.projection(torch.cat(parts)).double()
-    values, axes = torch.linalg.eigh(torch.cov((vectors - vectors.mean(0)).T))
-    power = (values.clamp(min=0) + 0.02 * values.mean()) ** -0.25
-    turned = axes @ torch.diag(power) @ axes.T
-    weight, bias = network.projection.weight.double(), network.projection.bias.double()
-    network.projection.weight.copy_(turned @ weight)
-    network.projection.bias.copy_(turned @ (bias - vectors.mean(0)))
 
 
 def _pooled(network: CopyNetwork, views: Tensor) -> Tensor:

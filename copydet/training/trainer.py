@@ -28,7 +28,7 @@ from copydet.training.data import near_identical_groups, read_images
 from copydet.training.folding import FoldedNetwork
 from copydet.training.glyphs import draw_glyphs
 from copydet.training.pixels import normalise
-from copydet.training.projection import even_out, start_projection
+from copydet.training.projection import solve_projection
 from copydet.training.warp import make_sources
 
 PATCH_CHANNELS = 64
@@ -53,8 +53,16 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def train(config: TrainConfig, measure: Measure | None = None, progress: Progress | None = None) -> CopyNetwork:
+def train(
+    config: TrainConfig,
+    measure: Measure | None = None,
+    progress: Progress | None = None,
+    *,
+    describe_at: int | None = None,
+) -> CopyNetwork:
     """Train as `config` says and return the averaged network; resumes from `output`/checkpoint.pt if there is one.
+
+    Its projection is the best for images of `describe_at` pixels (default: those it was trained at).
 
     `measure` is called with the averaged network every `measure_every` steps; what it returns goes to curves.csv
     beside the losses.
@@ -87,7 +95,9 @@ def train(config: TrainConfig, measure: Measure | None = None, progress: Progres
             save_checkpoint(output / "checkpoint.pt", state)
         progress.advance(config.batch)
     finished = copy.deepcopy(state.average)
-    even_out(finished, augmenter)
+    torch.manual_seed(config.seed)  # the same after a resumed run
+    views = Augmenter(sources, augmenter.glyphs, describe_at or config.size, config.held_out)
+    solve_projection(finished, views)
     return finished
 
 
@@ -103,7 +113,7 @@ def _start(config: TrainConfig, augmenter: Augmenter, device: torch.device, prog
     if not config.start and not resumed:
         measure_batch_norm(network, augmenter)
     if not whole and not resumed:
-        start_projection(network, augmenter)
+        solve_projection(network, augmenter)
     head = [*network.projection.parameters(), *patch_head.parameters()]
     trunk = [*network.stride_16.parameters(), *network.rest.parameters()]
     optimiser = torch.optim.AdamW(
