@@ -158,10 +158,11 @@ def _rename_mobilenet_keys(weights: dict[str, Tensor], *, whole: bool) -> dict[s
     """
     renamed = {}
     for key, value in weights.items():
-        part, number, tail = key.split(".", 2)
-        if part == "features":
+        part, _, tail = key.partition(".")
+        number = tail.partition(".")[0]
+        if part == "features" and number.isdecimal():
             part = "stride_16" if int(number) < 14 else "rest"
-        name = f"{part}.{number}.{tail}"
+        name = f"{part}.{tail}"
         if part == "rest" and not whole:
             expansion = name.partition("rest.14.conv.0.")[2]
             if not expansion:

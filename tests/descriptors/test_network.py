@@ -60,6 +60,9 @@ def test_both_take_torchvisions_files(tmp_path: Path, trunk: str) -> None:
 def test_the_file_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
     other = build_network(NetworkSpec("resnet50v2_s3", 16))
     save_file(dict(other.state_dict()), tmp_path / "resnet.safetensors")
+    save_file({"weight": torch.ones(2), "features.x": torch.ones(2)}, tmp_path / "strange.safetensors")
     for trunk in ("mobilenet_v2", "mobilenet_v2_s16"):
+        with pytest.raises(UsageError, match=f"not a {trunk} trunk"):
+            load_trunk(build_network(NetworkSpec(trunk, 16)), trunk, tmp_path / "strange.safetensors")
         with pytest.raises(UsageError, match=f"not a {trunk} trunk"):
             load_trunk(build_network(NetworkSpec(trunk, 16)), trunk, tmp_path / "resnet.safetensors")
