@@ -5,16 +5,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def contrastive(positive: Tensor, negatives: Tensor, allowed: Tensor, temperature: float) -> Tensor:
+def log_sum(similarities: Tensor, left_out: Tensor, temperature: float) -> Tensor:
+    """float [n, m], bool [n, m] -> float [n]: log of the sum of e^(s/t) over a row without what is left out; -inf where
+    nothing is left.
+    """
+    return torch.logsumexp((similarities / temperature).masked_fill(left_out, float("-inf")), dim=1)
+
+
+def contrastive(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     """InfoNCE of one positive against negatives only, as SSCD trains it (section 3.2): float [n].
 
-    positive: float [n], similarity to the positive. negatives: float [n, m] similarities. allowed: bool [n, m], false
-    where a column shares content with the row (other positives are not in the denominator). -log(e^(p/t) / (e^(p/t) +
-    sum e^(s/t))).
+    positive: float [n], similarity to the positive. negatives: float [n], `log_sum` over what shares no content with
+    the row (other positives are not in the denominator). -log(e^(p/t) / (e^(p/t) + sum e^(s/t))).
     """
-    masked = negatives.masked_fill(~allowed, float("-inf"))
-    logits = torch.cat((positive[:, None], masked), dim=1) / temperature
-    return torch.logsumexp(logits, dim=1) - logits[:, 0]
+    own = positive / temperature
+    return torch.logaddexp(own, negatives) - own
 
 
 def entropy(nearest: Tensor) -> Tensor:

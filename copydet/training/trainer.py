@@ -21,12 +21,13 @@ from copydet.errors import UsageError
 from copydet.progress import Progress, Silent
 from copydet.records import Pixels, Vectors
 from copydet.training import losses
-from copydet.training.augment import Augmenter, Views
+from copydet.training.augment import Augmenter
 from copydet.training.checkpoint import State, load_checkpoint, save_checkpoint
 from copydet.training.config import TrainConfig
 from copydet.training.data import near_identical_groups, read_images
 from copydet.training.folding import FoldedNetwork
 from copydet.training.glyphs import draw_glyphs
+from copydet.training.objective import view_losses
 from copydet.training.pixels import normalise
 from copydet.training.projection import solve_projection
 from copydet.training.warp import make_sources
@@ -242,53 +243,6 @@ def train_step(
     state.bank[index] = F.normalize(raw[: len(index)].detach(), dim=1)
     state.step += 1
     return {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}}
-
-
-def view_losses(
-    config: TrainConfig, z: Tensor, index: Tensor, hard: Views, groups: Tensor, bank: Tensor
-) -> dict[str, Tensor]:
-    """InfoNCE both ways between each hard view and its light view, mixed positives, and the entropy term.
-
-    z: float [3 b, d], light views first, then two hard views an image. Negatives are the batch and the bank without
-    whatever shares content with the row: the image itself, its near-identical group, the other pictures visible in a
-    hard view.
-    """
-    b = len(index)
-    image = index.repeat(3)
-    held = torch.cat(
-        (image[:, None], F.pad(hard.others, (0, 0, b, 0), value=-1)), dim=1
-    )  # [3b, 5] what each view shows
-    group = torch.where(held >= 0, groups[held.clamp(min=0)], torch.full_like(held, -1))
-    in_batch, in_bank = z @ z.T, z @ bank.T
-    clash_batch = torch.zeros_like(in_batch, dtype=torch.bool)
-    clash_bank = torch.zeros_like(in_bank, dtype=torch.bool)
-    for slot in range(held.shape[1]):
-        mine = group[:, slot, None]
-        clash_bank |= (mine == groups[None]) & (mine >= 0)
-        for other in range(held.shape[1]):
-            clash_batch |= (mine == group[None, :, other]) & (mine >= 0)
-    negatives, allowed = torch.cat((in_batch, in_bank), dim=1), torch.cat((~clash_batch, ~clash_bank), dim=1)
-    t = config.temperature
-    anchors = torch.arange(b, 3 * b, device=z.device)
-    lights = anchors % b
-    positive = in_batch[anchors, lights]
-    query_loss = losses.contrastive(positive, negatives[anchors], allowed[anchors], t).mean()
-    light_rows = losses.contrastive(
-        torch.cat((in_batch[lights[:b], anchors[:b]], in_batch[lights[:b], anchors[b:]])),
-        negatives[lights],
-        allowed[lights],
-        t,
-    )
-    parts = {"contrastive": 0.5 * (query_loss + light_rows.mean())}
-    rows = (hard.shared >= 0).nonzero().squeeze(1)
-    if rows.numel():
-        to_shared = (z[rows + b] * bank[hard.shared[rows]]).sum(1)
-        mixed = losses.contrastive(to_shared, negatives[rows + b], allowed[rows + b], t)
-        parts["mixed"] = mixed.sum() / (2 * b)
-    nearest = negatives.masked_fill(~allowed, -1.0).amax(dim=1)
-    parts["entropy"] = config.entropy_weight * losses.entropy(nearest)
-    parts["positive_similarity"], parts["nearest_similarity"] = positive.mean(), nearest.mean()
-    return parts
 
 
 class Teacher:

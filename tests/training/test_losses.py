@@ -17,7 +17,7 @@ def test_the_contrastive_loss_is_infonce_of_one_positive_against_negatives_only(
     z, bank = unit(5, seed=1), unit(7, seed=2)
     positive = (z * unit(5, seed=3)).sum(1)
     allowed = torch.rand(5, 7, generator=torch.Generator().manual_seed(4)) < 0.7
-    found = losses.contrastive(positive, z @ bank.T, allowed, 0.05)
+    found = losses.contrastive(positive, losses.log_sum(z @ bank.T, ~allowed, 0.05), 0.05)
     for i in range(5):
         p = math.exp(float(positive[i]) / 0.05)
         n = sum(math.exp(float(z[i] @ bank[j]) / 0.05) for j in range(7) if allowed[i, j])
@@ -25,8 +25,11 @@ def test_the_contrastive_loss_is_infonce_of_one_positive_against_negatives_only(
 
 
 def test_a_row_without_negatives_costs_nothing() -> None:
-    found = losses.contrastive(torch.tensor([0.3]), torch.tensor([[0.9]]), torch.tensor([[False]]), 0.05)
+    similarity = torch.tensor([[0.9]], requires_grad=True)
+    found = losses.contrastive(torch.tensor([0.3]), losses.log_sum(similarity, torch.tensor([[True]]), 0.05), 0.05)
+    found.sum().backward()
     assert float(found) == 0.0
+    assert float(similarity.grad) == 0.0
 
 
 def test_entropy_is_minus_the_mean_log_distance_to_the_nearest_non_match() -> None:
