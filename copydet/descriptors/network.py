@@ -145,7 +145,9 @@ def load_trunk(network: CopyNetwork, trunk: str, path: Path) -> None:
     weights = {k: v for k, v in weights.items() if not k.startswith("projection.")}
     if trunk.startswith("mobilenet_v2"):
         weights = _rename_mobilenet_keys(weights, whole=trunk == "mobilenet_v2")
-    missing, unexpected = network.load_state_dict(weights, strict=False)
+    shapes = {k: v.shape for k, v in network.state_dict().items()}
+    fitting = {k: v for k, v in weights.items() if shapes.get(k, v.shape) == v.shape}
+    missing, unexpected = network.load_state_dict(fitting, strict=False)
     optional = ("projection.", "num_batches_tracked")
     unknown = [k for k in missing if not any(name in k for name in optional)] + list(unexpected)
     if unknown:
@@ -154,7 +156,7 @@ def load_trunk(network: CopyNetwork, trunk: str, path: Path) -> None:
 
 def _rename_mobilenet_keys(weights: dict[str, Tensor], *, whole: bool) -> dict[str, Tensor]:
     """torchvision's `features.N.*` -> `stride_16.N.*` for N < 14, `rest.N.*` above (slices of a Sequential keep its
-    numbers); of these, a trunk that is not `whole` has the expansion of block 14 alone.
+    numbers); of these, a trunk that is not `whole` has the expansion of block 14 alone, whose own layers are 0 and 1.
     """
     renamed = {}
     for key, value in weights.items():
@@ -163,7 +165,7 @@ def _rename_mobilenet_keys(weights: dict[str, Tensor], *, whole: bool) -> dict[s
         if part == "features" and number.isdecimal():
             part = "stride_16" if int(number) < 14 else "rest"
         name = f"{part}.{tail}"
-        if part == "rest" and not whole:
+        if part == "rest" and not whole and not (number.isdecimal() and int(number) < 14):
             expansion = name.partition("rest.14.conv.0.")[2]
             if not expansion:
                 continue

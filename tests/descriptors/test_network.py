@@ -43,6 +43,19 @@ def test_the_shorter_mobilenet_takes_its_part_of_a_finished_whole_one(tmp_path: 
 
 
 @pytest.mark.parametrize("trunk", ["mobilenet_v2", "mobilenet_v2_s16"])
+def test_a_network_takes_the_trunk_of_a_finished_one_of_its_form_that_has_more_dimensions(
+    tmp_path: Path, trunk: str
+) -> None:
+    torch.manual_seed(3)
+    finished, network = build_network(NetworkSpec(trunk, 32)), build_network(NetworkSpec(trunk, 16))
+    save_file(finished.state_dict(), tmp_path / "finished.safetensors")
+    load_trunk(network, trunk, tmp_path / "finished.safetensors")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(network.pooled(x)[0], finished.pooled(x)[0])
+
+
+@pytest.mark.parametrize("trunk", ["mobilenet_v2", "mobilenet_v2_s16"])
 def test_both_take_torchvisions_files(tmp_path: Path, trunk: str) -> None:
     torch.manual_seed(2)
     theirs = import_torchvision().models.mobilenet_v2(weights=None).eval()
