@@ -17,6 +17,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from copydet.process import prepare_process
 
@@ -32,6 +33,9 @@ from copydet.evaluation.benchmarks import Row, evaluate_benchmark  # noqa: E402
 from copydet.evaluation.vectors import describe_images, share_of  # noqa: E402
 from copydet.images.resize import Resize  # noqa: E402
 from copydet.images.sources import list_images  # noqa: E402
+
+if TYPE_CHECKING:
+    from copydet.training.augment import Augmenter
 
 LEVELS = ("easy", "medium", "hard", "extreme")
 
@@ -73,6 +77,8 @@ def parse(text: str) -> Candidate:
     parts = text.split(":")
     if len(parts) != 4 or not parts[2].isdecimal() or not parts[3].isdecimal():
         raise UsageError(f"{text}: a candidate is NETWORK:WEIGHTS:PIXELS:DIMENSION")
+    if not Path(parts[1]).is_file():
+        raise UsageError(f"{parts[1]}: no such file; WEIGHTS are a network's or a trunk's (safetensors)")
     return Candidate(parts[0], Path(parts[1]), int(parts[2]), int(parts[3]))
 
 
@@ -99,13 +105,11 @@ def make(candidates: list[Candidate], images: list[str], work: Path, bank: int) 
         print(f"made {each.name}", file=sys.stderr, flush=True)
 
 
-def _make_one(candidate: Candidate, augmenter: "object", folder: Path) -> None:
+def _make_one(candidate: Candidate, augmenter: "Augmenter", folder: Path) -> None:
     from copydet.descriptors.export import export_descriptor
     from copydet.descriptors.network import NetworkSpec, build_network, load_trunk
-    from copydet.training.augment import Augmenter
     from copydet.training.projection import solve_projection
 
-    assert isinstance(augmenter, Augmenter)
     network = build_network(NetworkSpec(candidate.network, candidate.dimension))
     load_trunk(network, candidate.network, candidate.weights)
     solve_projection(network, augmenter)
