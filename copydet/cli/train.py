@@ -28,7 +28,7 @@ def command(config: Path, describe_at: int | None, benchmark: Path | None, devic
 
     \b
     Example:
-      copydet train --config scripts/train_small.toml
+      copydet train --config scripts/train_small/first.toml
     """
     import dataclasses
 

@@ -40,8 +40,8 @@ _IN_BANK = 0.97  # the bank is stored in 8 bits: the same image comes out below 
 _ROUNDING = 1e-4  # more than single precision can be off
 
 # Chosen on training images with planted copies (scripts/benchmark_dedup.py): of the copies that verification confirms,
-# hardly one has fewer nearer neighbours or less similarity.
-LEAST_SIMILARITY = 0.2
+# hardly one has fewer nearer neighbours or less similarity. One in two hundred pairs of unrelated images has as much.
+LEAST_SIMILARITY = 0.15
 NEIGHBOURS = 16
 _ALIKE = 0.75  # where more than NEIGHBOURS are so near, the first of them by id links the group
 _MOST = NEIGHBOURS + 8  # looked at exactly: single precision may take neighbours for one another

@@ -42,7 +42,7 @@ BLOCK = 16_384  # candidates judged in one checkpoint
 PART = 1024  # pairs whose pictures are in memory together
 
 # Chosen on training images with planted copies (scripts/benchmark_dedup.py). Candidates below all are not verified.
-_SURE_SIMILARITY = 0.6
+_SURE_SIMILARITY = 0.45
 _LIKELY_FEATURES = 3  # that are each other's nearest, with at least this cosine
 _LIKELY_COSINE = 0.7
 _STRONGEST = 64  # features of an image that are compared for this

@@ -11,7 +11,7 @@ from copydet.training.photometric import EDITS
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Field by field; the defaults suit a GPU (scripts/train_small.toml is a run on two CPU cores)."""
+    """Field by field; the defaults suit a GPU (scripts/train_small/ has runs on two CPU cores)."""
 
     images: tuple[str, ...]  # sources of training images: folders, tars, Parquet, lists
     output: str  # folder for checkpoints, curves and the finished network
