@@ -68,7 +68,7 @@ class _Side:
 
 def compare_images(first: Query, second: Query, opened: OpenDescriptor, precision: float) -> Comparison:
     """Compare two images. Raises UsageError when one of them cannot be decoded, or stands for several."""
-    threshold = threshold_for_precision(opened.calibration, precision, verified=True)
+    threshold = threshold_for_precision(opened.calibration.verified_thresholds, precision)
     one, other = (_open(each, opened) for each in (first, second))
     pairs = _pair(one, other, opened), _pair(other, one, opened)
     there, back = (
@@ -89,7 +89,7 @@ def compare_images(first: Query, second: Query, opened: OpenDescriptor, precisio
         score_back=(there if swapped else back).score,
         precision=precision,
         threshold=threshold,
-        highest_precision=highest_precision(opened.calibration, best.score, verified=True),
+        highest_precision=highest_precision(opened.calibration.verified_thresholds, best.score),
         calibrated=not is_guessed(opened.calibration, verified=True),
     )
 

@@ -266,7 +266,9 @@ def _one_ahead(started: Iterable[T]) -> Iterator[T]:
 def _threshold(opened: OpenDescriptor, options: MatchOptions, *, verified: bool) -> float:
     if options.top_k < 1 or options.batch_size < 1:
         raise UsageError("top_k and batch_size must be at least 1")
-    return threshold_for_precision(opened.calibration, options.precision, verified=verified)
+    calibration = opened.calibration
+    thresholds = calibration.verified_thresholds if verified else calibration.thresholds
+    return threshold_for_precision(thresholds, options.precision)
 
 
 def is_guessed(calibration: Calibration, *, verified: bool) -> bool:

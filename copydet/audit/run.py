@@ -74,7 +74,7 @@ def audit(
         check_comparable(baseline, facts)
     options = MatchOptions(precision=settings.precision, workers=settings.workers, limits=settings.limits)
     calibration = index.opened.calibration
-    facts["threshold"] = threshold_for_precision(calibration, settings.precision, verified=True)
+    facts["threshold"] = threshold_for_precision(calibration.verified_thresholds, settings.precision)
     atomic.make_folder(folder)
     found = measure(images, index, options, folder, where=settings.where, seed=settings.seed, progress=progress)
     numbers = facts | summarise(found, calibration.verified_thresholds, settings.seed)

@@ -1,7 +1,8 @@
 """Scores as probabilities, and the thresholds that reach a precision.
 
-Two models: pairs that were not verified have a logistic model of similarity and normalised similarity; verified pairs
-one of everything that is known of them (see verified.py).
+Pairs that were not verified have a logistic model of similarity and normalised similarity; verified pairs one of
+everything that is known of them (see verified.py), and pairs of two stored images one of their own: those are looked at
+once, not by many views, so that the same numbers say something else.
 
 A score is the probability that a pair of the calibration's population is a copy, and the thresholds are those where a
 share `precision` of that population's pairs above is right. Both depend on how many pairs of the population are copies:
@@ -33,7 +34,7 @@ from copydet.decisions.verified import (
 from copydet.errors import UsageError
 
 PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
-FORMAT_VERSION = 2  # 1 had no verified part
+FORMAT_VERSION = 3  # 1 had no verified part, 2 none for stored pairs
 _RIDGE = 1e-6  # enough to share a weight between two columns that are the same, as they are without a bank
 
 
@@ -43,7 +44,8 @@ class Calibration:
 
     Weights are not negative and `normalised_weight` is positive: the score rises with both similarities.
     `thresholds`: precision -> least score that reaches it. `pairs` and `copies` count what was fitted on. All this is
-    about pairs that were not verified; `verified` is for those that were, None where it was never fitted.
+    about pairs that were not verified; `verified` is for those that were, `stored` for those of two stored images that
+    were (as de-duplication compares them). Each is None where it was never fitted.
     """
 
     intercept: float
@@ -56,6 +58,7 @@ class Calibration:
     copies: int
     seed: int | None = None
     verified: VerifiedCalibration | None = None
+    stored: VerifiedCalibration | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -75,6 +78,19 @@ class Calibration:
     def verified_thresholds(self) -> Mapping[float, float]:
         """`thresholds` for the scores of verified pairs."""
         return self._of_verified.thresholds
+
+    def score_stored(self, pairs: Sequence[PairNumbers]) -> NDArray[np.float64]:
+        """`score_verified` for pairs of two stored images; as those of a query and a reference without `stored`."""
+        return probability(self._of_stored.logit(pairs))
+
+    @property
+    def stored_thresholds(self) -> Mapping[float, float]:
+        """`thresholds` for the scores of pairs of two stored images."""
+        return self._of_stored.thresholds
+
+    @property
+    def _of_stored(self) -> VerifiedCalibration:
+        return self.stored or self._of_verified
 
     @cached_property
     def _of_verified(self) -> VerifiedCalibration:
@@ -181,12 +197,11 @@ def find_thresholds(score: ArrayLike, is_copy: ArrayLike, weight: ArrayLike | No
     return thresholds
 
 
-def threshold_for_precision(calibration: Calibration, precision: float, verified: bool = False) -> float:
-    """The score from which on a pair, `verified` or not, is called a match. Between fitted precisions logits are
-    interpolated; below the lowest its threshold is taken. Raises UsageError above the highest, which the fitted pairs
-    cannot vouch for.
+def threshold_for_precision(thresholds: Mapping[float, float], precision: float) -> float:
+    """The score from which on a pair is called a match, by the thresholds of its kind (precision -> score). Between
+    fitted precisions logits are interpolated; below the lowest its threshold is taken. Raises UsageError above the
+    highest, which the fitted pairs cannot vouch for.
     """
-    thresholds = calibration.verified_thresholds if verified else calibration.thresholds
     known = sorted(thresholds)
     if not 0 < precision <= known[-1]:
         raise UsageError(f"precision {precision:g} is not between 0 and {known[-1]:g}, the highest that was calibrated")
@@ -199,24 +214,24 @@ def threshold_for_precision(calibration: Calibration, precision: float, verified
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
     values = asdict(calibration)
-    for part in (values, values["verified"]):
+    for part in (values, values["verified"], values["stored"]):
         if part is not None:
             part["thresholds"] = {str(precision): score for precision, score in part["thresholds"].items()}
     path.write_text(json.dumps({"format_version": FORMAT_VERSION, **values}, indent=2) + "\n", encoding="utf-8")
 
 
 def read_calibration(path: Path) -> Calibration:
-    """Reads version 1, too, which has no verified part. Raises UsageError that names the file and what is wrong."""
+    """Reads earlier versions, too, which lack parts. Raises UsageError that names the file and what is wrong."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.pop("format_version")
-        if version not in (1, FORMAT_VERSION):
-            raise ValueError(f"format {version}, this copydet reads 1 and {FORMAT_VERSION}")
+        if version not in range(1, FORMAT_VERSION + 1):
+            raise ValueError(f"format {version}, this copydet reads 1 to {FORMAT_VERSION}")
         values["thresholds"] = _thresholds(values["thresholds"])
         for name in ("intercept", "similarity_weight", "normalised_weight"):
             values[name] = _number(values[name])
-        verified = values.pop("verified", None)
-        calibration = Calibration(**values, verified=None if verified is None else _read_verified(verified))
+        verified, stored = (_read_verified(values.pop(name, None)) for name in ("verified", "stored"))
+        calibration = Calibration(**values, verified=verified, stored=stored)
         if calibration.normalised_weight <= 0 or calibration.similarity_weight < 0:
             raise ValueError("the score falls with similarity")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -224,7 +239,9 @@ def read_calibration(path: Path) -> Calibration:
     return calibration
 
 
-def _read_verified(values: dict[str, Any]) -> VerifiedCalibration:
+def _read_verified(values: dict[str, Any] | None) -> VerifiedCalibration | None:
+    if values is None:
+        return None
     values["thresholds"] = _thresholds(values["thresholds"])
     values["reliability"] = tuple(tuple(row) for row in values["reliability"])
     for name, known in (("sighted", NUMBERS + PIXEL_NUMBERS), ("blind", NUMBERS)):

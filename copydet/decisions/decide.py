@@ -7,7 +7,8 @@
 - `near_duplicate`: a claim about two photographs of one scene, which nothing here measures: it is not made.
 """
 
-from copydet.decisions.calibration import Calibration
+from collections.abc import Mapping
+
 from copydet.records import Verdict
 
 # Collections of products, rooms or frames hold more look-alikes than the calibration's pairs, and a descriptor alone
@@ -27,7 +28,6 @@ def decide(
     return "partial_copy" if shares and min(shares) < WHOLE else "copy"
 
 
-def highest_precision(calibration: Calibration, score: float, verified: bool = False) -> float | None:
+def highest_precision(thresholds: Mapping[float, float], score: float) -> float | None:
     """The highest calibrated precision at which a pair of this score is still called a match; None: at none."""
-    thresholds = calibration.verified_thresholds if verified else calibration.thresholds
     return max((precision for precision, threshold in thresholds.items() if score >= threshold), default=None)

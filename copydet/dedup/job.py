@@ -42,7 +42,7 @@ WORK, INDEX = "work", "index"
 # Lower than that of match: of the pairs of a whole collection more are copies than of those that the shared thresholds
 # were fitted on. Not lower still, or photographs taken right after each other pass for copies (docs/dedup.md).
 DEFAULT_PRECISION = 0.95
-_FORMAT = 2  # of what is in work/; another one is done again
+_FORMAT = 3  # of what is in work/; another one is done again
 
 Show = Callable[[str, int | None, str], AbstractContextManager[Progress]]
 
@@ -118,13 +118,14 @@ class _Job:
         collection = _without(present, self.own, self.others, self.ignored)
         verified = collection.has_local if verify is None else verify
         calibration = present.opened.calibration
-        threshold = threshold_for_precision(calibration, precision, verified=verified)
+        thresholds = calibration.stored_thresholds if verified else calibration.thresholds
+        threshold = threshold_for_precision(thresholds, precision)
         preference = preferences(present, keep)
         _start(self.output / WORK, self._key(verified))
         contents, judged = self._judge(collection, verified)
         atomic.remove(self.output / "summary.json")  # written last: where it is, all files are of one run
         accepted = write_pairs(self.output / "pairs.parquet", collection, contents, judged, threshold, self.ignored)
-        bar = max(threshold, threshold_for_precision(calibration, _CHAIN_PRECISION, verified=verified))
+        bar = max(threshold, threshold_for_precision(thresholds, _CHAIN_PRECISION))
         is_reference = np.arange(len(collection)) >= collection.own
         clusters = find_clusters(contents, accepted.edges, preference, collection.rank, is_reference, bar, WHOLE)
         write_clusters(self.output / "clusters.parquet", collection, contents, clusters)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from copydet.decisions.calibration import Calibration
-from copydet.decisions.pair import pair_numbers
+from copydet.decisions.pair import PairNumbers, pair_numbers
 from copydet.dedup.collection import Collection
 from copydet.dedup.near import Near
 from copydet.images.decode import DEFAULT_LIMITS, Limits
@@ -33,7 +33,7 @@ from copydet.store import atomic
 from copydet.verification.canvas import Picture
 from copydet.verification.correspond import correspond
 from copydet.verification.geometry import fit_geometry
-from copydet.verification.outline import Size, at_sizes
+from copydet.verification.outline import at_sizes
 from copydet.verification.references import ReferenceReader
 from copydet.verification.verify import Evidence, Place, QuerySide, ReferenceSide, verify
 from copydet.workers import Workers
@@ -97,6 +97,16 @@ def judge_pairs(
     return files
 
 
+def look_at_pairs(collection: Collection, near: Near, progress: Progress) -> Iterator[tuple[int, int, PairNumbers]]:
+    """(one, other, what verification measured) of all candidates that have a chance, in the order of `near`."""
+    with Workers(usable_cpus()) as processes, pq.ParquetFile(near.path) as file:
+        verifier = _Verifier(collection, DEFAULT_LIMITS, processes)
+        for batch in file.iter_batches(BLOCK):
+            for each in verifier.look(_candidates(near, batch)):
+                yield each.candidate.one, each.candidate.other, each.numbers
+            progress.advance(len(batch))
+
+
 def _candidates(near: Near, batch: pa.RecordBatch) -> list[_Candidate]:
     one, other, similarity = (batch.column(name).to_numpy() for name in ("one", "other", "similarity"))
     normalised = similarity - (near.background[one] + near.background[other]) / 2
@@ -111,16 +121,20 @@ class _Unverified:
     def judge(self, candidates: Sequence[_Candidate]) -> list[dict[str, object]]:
         plain, normalised = [each.similarity for each in candidates], [each.normalised for each in candidates]
         scores = self.calibration.score(plain, normalised).tolist() if candidates else []
-        return [_row(each, score, None, None, False) for each, score in zip(candidates, scores, strict=True)]
+        return [_row(each, score) for each, score in zip(candidates, scores, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Looked:
-    """A candidate that was verified; `seen` is the size (width, height) that its query was looked at."""
+    """A candidate that was verified; `transform` as in SCHEMA, between the originals."""
 
     candidate: _Candidate
     evidence: Evidence | None
-    seen: Size
+    transform: list[float] | None
+
+    @property
+    def numbers(self) -> PairNumbers:
+        return pair_numbers(self.candidate.similarity, self.candidate.normalised, self.evidence)
 
 
 class _Verifier:
@@ -135,14 +149,17 @@ class _Verifier:
         self._reader = ReferenceReader(collection.shards, limits)
 
     def judge(self, candidates: Sequence[_Candidate]) -> list[dict[str, object]]:
-        rows: list[dict[str, object]] = []
+        looked = self.look(candidates)
+        scores = self._collection.opened.calibration.score_stored([each.numbers for each in looked]).tolist()
+        return [_row(each.candidate, score, each) for each, score in zip(looked, scores, strict=True)]
+
+    def look(self, candidates: Sequence[_Candidate]) -> list[_Looked]:
+        """What can be seen of those that have a chance."""
         with ThreadPoolExecutor(usable_cpus()) as pool:
             chosen = [each for each in pool.map(self._with_a_chance, _by_one(candidates)) if each]
-            for part in _parts(chosen):
-                rows += self._verified(part, pool)
-        return rows
+            return [looked for part in _parts(chosen) for looked in self._verify_part(part, pool)]
 
-    def _verified(self, groups: Sequence[Sequence[_Candidate]], pool: ThreadPoolExecutor) -> list[dict[str, object]]:
+    def _verify_part(self, groups: Sequence[Sequence[_Candidate]], pool: ThreadPoolExecutor) -> list[_Looked]:
         images = sorted({number for group in groups for each in group for number in (each.one, each.other)})
         known = dict(zip(images, self._collection.rows(np.array(images, np.int64)), strict=True))
         sides = dict(zip(images, pool.map(lambda number: self._side(number, known[number]), images), strict=True))
@@ -151,15 +168,7 @@ class _Verifier:
             others = [sides[each.other] for each in group]
             return self._processes.run(_verify, sides[group[0].one], group, others)
 
-        looked = [each for some in pool.map(verify_group, groups) for each in some]
-        numbers = [pair_numbers(each.candidate.similarity, each.candidate.normalised, each.evidence) for each in looked]
-        scores = self._collection.opened.calibration.score_verified(numbers).tolist()
-        rows = []
-        for each, score in zip(looked, scores, strict=True):
-            pair = each.candidate
-            transform = _transform(known[pair.one], known[pair.other], each.evidence, each.seen)
-            rows.append(_row(pair, score, each.evidence, transform, True))
-        return rows
+        return [each for some in pool.map(verify_group, groups) for each in some]
 
     def _with_a_chance(self, group: Sequence[_Candidate]) -> list[_Candidate]:
         """Those of one query's candidates that are similar enough, have a gist like its, or share features with it that
@@ -202,7 +211,11 @@ def _verify(asked: ReferenceSide, group: Sequence[_Candidate], others: Sequence[
     looked = []
     for each, side in zip(group, others, strict=True):
         reference = side if asked.picture is not None else replace(side, see=partial(_seen, None))
-        looked.append(_Looked(each, verify(query, reference, [Place(np.eye(3), seen)]), seen))
+        evidence = verify(query, reference, [Place(np.eye(3), seen)])
+        matrix = None
+        if evidence is not None:
+            matrix = at_sizes(evidence.matrix, (seen, asked.original), (evidence.reference_size, side.original))
+        looked.append(_Looked(each, evidence, None if matrix is None else (matrix / matrix[2, 2]).ravel().tolist()))
     return looked
 
 
@@ -251,18 +264,8 @@ def _by_one(candidates: Sequence[_Candidate]) -> Iterator[list[_Candidate]]:
         yield list(group)
 
 
-def _transform(query: ImageRow, reference: ImageRow, evidence: Evidence | None, seen: Size) -> list[float] | None:
-    """The transform between the originals, of which the query was `seen` at (width, height)."""
-    if evidence is None:
-        return None
-    full = [(row.width or 1, row.height or 1) for row in (query, reference)]
-    matrix = at_sizes(evidence.matrix, (seen, full[0]), (evidence.reference_size, full[1]))
-    return [float(number) for number in (matrix / matrix[2, 2]).ravel()]
-
-
-def _row(
-    candidate: _Candidate, score: float, evidence: Evidence | None, transform: list[float] | None, looked: bool
-) -> dict[str, object]:
+def _row(candidate: _Candidate, score: float, looked: _Looked | None = None) -> dict[str, object]:
+    evidence = None if looked is None else looked.evidence
     geometry = None if evidence is None else evidence.geometry
     return {
         "one": candidate.one,
@@ -270,8 +273,8 @@ def _row(
         "score": score,
         "similarity": candidate.similarity,
         "normalised_similarity": candidate.normalised,
-        "inliers": None if not looked else 0 if geometry is None else geometry.inliers,
+        "inliers": None if looked is None else 0 if geometry is None else geometry.inliers,
         "query_overlap": None if evidence is None else evidence.query_overlap,
         "reference_overlap": None if evidence is None else evidence.reference_overlap,
-        "transform": transform,
+        "transform": None if looked is None else looked.transform,
     }

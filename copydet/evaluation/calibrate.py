@@ -3,13 +3,13 @@
 The pairs are what a search really proposes: population.py makes references and queries, the references are indexed, and
 the queries go through the matching that everybody's queries go through: views, votes, verification. A copy that the
 search misses is no pair. A part of the queries is asked again after the references' files have gone, for the model that
-judges without pixels.
+judges without pixels. Then all of them are searched for duplicates as one collection, for the scores of de-duplication
+(stored_pairs.py).
 
 Pictures of the population that the background bank holds are taken out of it first, or their normalised similarities
 would come out too low.
 """
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.decisions.calibration import Calibration, find_thresholds, fit, write_calibration
-from copydet.decisions.logistic import probability
+from copydet.decisions.calibration import Calibration, fit, write_calibration
 from copydet.decisions.pair import PairNumbers
-from copydet.decisions.verified import NUMBERS, PIXEL_NUMBERS, VerifiedCalibration, VerifiedModel, fit_verified
 from copydet.descriptors.background import Bank
 from copydet.descriptors.registry import load_descriptor
 from copydet.engines import local
+from copydet.evaluation.fitting import LabelledPairs, enough, fit_labelled, label_pairs
 from copydet.evaluation.population import POOL, AskedAbout, Population, make_population, number_of
+from copydet.evaluation.stored_pairs import gone, look_at_stored
 from copydet.evaluation.vectors import nearest
 from copydet.images.sources import list_images
 from copydet.matching import (
@@ -44,26 +44,21 @@ from copydet.shards.shard import open_shard
 
 _IN_BANK = 0.97  # the bank is stored in 8 bits and was decoded at another size: the same image comes out below 1
 _ASKED_AGAIN = 3  # one query in so many is asked without pixels, too
-_FOLDS = 5
-_BINS = 10
-_LEAST_SCORE = 0.01  # below, reliability is not measured: most pairs are there, and all are told apart
 
 
 @dataclass(frozen=True)
 class CalibrationPairs:
-    """Candidate pairs of labelled queries; all [pairs]. `query` numbers their queries.
+    """Labelled pairs: `searched` are candidates of queries, whose numbers are the groups, with both similarities
+    [searched pairs]; `stored` are those of de-duplication.
 
-    `numbers.compared` is 0 for pairs of the queries that were asked without pixels, which are marked in `blind`.
     `missed` counts copies whose reference was not proposed, `left_out` pairs of nearly the same picture or pasted
-    together.
+    together; both are about `searched`.
     """
 
-    numbers: tuple[PairNumbers, ...]
+    searched: LabelledPairs
     similarity: NDArray[np.float64]
     normalised_similarity: NDArray[np.float64]
-    is_copy: NDArray[np.bool_]
-    query: NDArray[np.int64]
-    blind: NDArray[np.bool_]
+    stored: LabelledPairs
     references: int
     queries: int
     missed: int
@@ -84,12 +79,16 @@ def calibrate_descriptor(
     """
     opened = open_descriptor(load_descriptor(str(folder)), device)
     pairs = make_pairs(opened, sources, seed=seed, images=images)
+    is_copy, stored = pairs.searched.is_copy, pairs.stored.is_copy
     message = (
-        f"{len(pairs.is_copy):,} pairs, {int(pairs.is_copy.sum()):,} of them copies; {pairs.missed:,} copies were "
-        f"not found, {pairs.left_out:,} pairs left out as nearly the same picture or pasted together"
+        f"{len(is_copy):,} pairs, {int(is_copy.sum()):,} of them copies; {pairs.missed:,} copies were not found, "
+        f"{pairs.left_out:,} pairs left out as nearly the same picture or pasted together; {len(stored):,} pairs of "
+        f"stored images, {int(stored.sum()):,} of them copies"
     )
     print(message, file=sys.stderr)
-    calibration = fit_pairs(pairs, population=population(pairs, sources), seed=seed)
+    if not enough(pairs.stored):
+        print("pairs of stored images are too few: copydet dedup will use the scores of match", file=sys.stderr)
+    calibration = fit_pairs(pairs, sources=sources, seed=seed)
     write_calibration(calibration, Path(folder) / "calibration.json")
     return calibration
 
@@ -98,10 +97,26 @@ def population(pairs: CalibrationPairs, sources: Sequence[str]) -> str:
     """The words that say what the calibration's probabilities are shares of."""
     return (
         f"pairs that a search of {pairs.references:,} references proposes for {pairs.queries:,} queries, of which "
-        "somewhat more than half are copies of one of them, edited in equal parts easy, medium, hard and extreme, and "
-        "a fifth look-alikes, a twentieth second photographs of a reference; images of "
-        + ", ".join(Path(source).name for source in sources)
+        f"{_QUERIES}; images of {_names(sources)}"
     )
+
+
+def stored_population(pairs: CalibrationPairs, sources: Sequence[str]) -> str:
+    """The same for pairs of stored images."""
+    return (
+        f"pairs that de-duplication looks at in a collection of {pairs.references:,} photographs and {pairs.queries:,} "
+        f"queries, of which {_QUERIES}; images of {_names(sources)}"
+    )
+
+
+_QUERIES = (
+    "somewhat more than half are copies of one of them, edited in equal parts easy, medium, hard and extreme, and a "
+    "fifth look-alikes, a twentieth second photographs of a reference"
+)
+
+
+def _names(sources: Sequence[str]) -> str:
+    return ", ".join(Path(source).name for source in sources)
 
 
 def make_pairs(
@@ -126,9 +141,10 @@ def make_pairs(
         asked_again = made.queries[::_ASKED_AGAIN]
         with show("calibrating", len(made.queries) + len(asked_again), "queries") as progress:
             asked = _ask(made, made.queries, references, opened, progress)
-            shutil.rmtree(made.references)
-            again = _ask(made, asked_again, references, opened, progress)
-    return _joined(made, asked, again)
+            with gone(made.references):
+                again = _ask(made, asked_again, references, opened, progress)
+        stored = look_at_stored(made, folder / "stored", opened)
+    return _joined(made, asked, again, stored)
 
 
 def outside(vectors: Vectors, bank: Bank | None) -> Bank | None:
@@ -178,88 +194,37 @@ def _ask(
     return labelled
 
 
-def _joined(made: Population, asked: Sequence[_Labelled], again: Sequence[_Labelled]) -> CalibrationPairs:
-    kept = [each for each in (*asked, *again) if each.is_copy is not None]
-    first_blind = sum(each.is_copy is not None for each in asked)
-    blind = [number >= first_blind for number in range(len(kept))]
+def _joined(
+    made: Population, asked: Sequence[_Labelled], again: Sequence[_Labelled], stored: LabelledPairs
+) -> CalibrationPairs:
+    seen, blind = ([each for each in some if each.is_copy is not None] for some in (asked, again))
     found = sum(bool(each.is_copy) for each in asked)
     return CalibrationPairs(
-        numbers=tuple(each.numbers for each in kept),
-        similarity=np.array([each.similarity for each in kept]),
-        normalised_similarity=np.array([each.normalised_similarity for each in kept]),
-        is_copy=np.array([bool(each.is_copy) for each in kept]),
-        query=np.array([each.query for each in kept]),
-        blind=np.array(blind, bool),
+        searched=label_pairs(
+            *([(each.numbers, bool(each.is_copy), each.query) for each in some] for some in (seen, blind))
+        ),
+        similarity=np.array([each.similarity for each in (*seen, *blind)]),
+        normalised_similarity=np.array([each.normalised_similarity for each in (*seen, *blind)]),
+        stored=stored,
         references=made.reference_count,
         queries=len(made.queries),
         missed=sum(each.is_copy for each in made.queries) - found,
-        left_out=sum(each.is_copy is None for each in asked),
+        left_out=len(asked) - len(seen),
     )
 
 
-def fit_pairs(pairs: CalibrationPairs, *, population: str, seed: int | None = None) -> Calibration:
-    """Both models of a calibration. Raises UsageError as `fit` does."""
-    seen = ~pairs.blind
+def fit_pairs(pairs: CalibrationPairs, *, sources: Sequence[str], seed: int | None = None) -> Calibration:
+    """All models of a calibration, without `stored` where its pairs are too few. Raises UsageError as `fit` does."""
+    seen, said, of_stored = ~pairs.searched.blind, population(pairs, sources), stored_population(pairs, sources)
     calibration = fit(
         pairs.similarity[seen],
         pairs.normalised_similarity[seen],
-        pairs.is_copy[seen],
-        population=population,
+        pairs.searched.is_copy[seen],
+        population=said,
         seed=seed,
     )
-    held_out = held_out_scores(pairs)
-    rows = np.flatnonzero(seen)
-    error, table = reliability(held_out[rows], pairs.is_copy[rows])
-    models = _fit_models(pairs, np.ones(len(seen), bool))
     return replace(
         calibration,
-        verified=replace(
-            models,
-            thresholds=find_thresholds(held_out[rows], pairs.is_copy[rows]),
-            population=population,
-            pairs=len(rows),
-            copies=int(pairs.is_copy[rows].sum()),
-            calibration_error=error,
-            reliability=table,
-            seed=seed,
-        ),
+        verified=fit_labelled(pairs.searched, population=said, seed=seed),
+        stored=fit_labelled(pairs.stored, population=of_stored, seed=seed) if enough(pairs.stored) else None,
     )
-
-
-def held_out_scores(pairs: CalibrationPairs) -> NDArray[np.float64]:
-    """The score of each pair by models that were fitted without its query and a fifth of all queries, [pairs].
-
-    Thresholds and reliability come from these: the model's own pairs would flatter it.
-    """
-    # Not the generator that shuffled the population: it would undo that, and what was made alike would share a fold.
-    fold = np.random.default_rng([_FOLDS, 1]).permutation(int(pairs.query.max()) + 1)[pairs.query] % _FOLDS
-    scores = np.zeros(len(fold))
-    for number in range(_FOLDS):
-        models, rows = _fit_models(pairs, fold != number), np.flatnonzero(fold == number)
-        scores[rows] = probability(models.logit([pairs.numbers[row] for row in rows.tolist()]))
-    return scores
-
-
-def _fit_models(pairs: CalibrationPairs, used: NDArray[np.bool_]) -> VerifiedCalibration:
-    def model(names: tuple[str, ...], rows: NDArray[np.bool_]) -> VerifiedModel:
-        numbers = [pairs.numbers[row] for row in np.flatnonzero(rows).tolist()]
-        return fit_verified(numbers, pairs.is_copy[rows], names)
-
-    sighted, blind = model(NUMBERS + PIXEL_NUMBERS, used & ~pairs.blind), model(NUMBERS, used & pairs.blind)
-    return VerifiedCalibration(sighted, blind, thresholds={}, population="", pairs=0, copies=0)
-
-
-def reliability(
-    score: NDArray[np.float64], is_copy: NDArray[np.bool_]
-) -> tuple[float | None, tuple[tuple[float, float, int], ...]]:
-    """The expected calibration error over bins of equally many pairs (Naeini et al. 2015), and (mean score, share of
-    copies, pairs) of each; of the pairs that score at least .01. None where these are fewer than the bins.
-    """
-    rows = np.flatnonzero(score >= _LEAST_SCORE)
-    if len(rows) < _BINS:
-        return None, ()
-    ordered = rows[np.argsort(score[rows], kind="stable")]
-    bins = np.array_split(ordered, _BINS)
-    table = tuple((float(score[each].mean()), float(is_copy[each].mean()), len(each)) for each in bins)
-    error = sum(abs(mean - share) * count for mean, share, count in table) / len(rows)
-    return float(error), table

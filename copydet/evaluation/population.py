@@ -112,7 +112,7 @@ def make_population(
     (folder / "references").mkdir()
     references = [number for number in references if number in paths]
     for number in references:
-        shutil.copy(paths[number], folder / "references")  # they will be taken away, their copies not
+        shutil.copy(paths[number], folder / "references")  # they will be out of reach for a while, their copies not
     asked = [each for each in _ask(references, alike, others) if each[0] in paths]
     np.random.default_rng(seed).shuffle(asked)
     everything = sorted(paths)

@@ -148,14 +148,14 @@ def test_thresholds_are_the_lowest_that_reach_their_precision(pairs: list[tuple[
 
 
 def test_thresholds_between_the_fitted_precisions_lie_between_theirs() -> None:
-    calibration = fitted()
-    at = [threshold_for_precision(calibration, each) for each in (0.3, 0.5, 0.9, 0.93, 0.95, 0.97, 0.99, 0.999)]
+    thresholds = fitted().thresholds
+    at = [threshold_for_precision(thresholds, each) for each in (0.3, 0.5, 0.9, 0.93, 0.95, 0.97, 0.99, 0.999)]
     assert at == sorted(at)
     assert at[0] == at[1]
     assert at[3] not in (at[2], at[4])
     for wrong in (0, -1, 1, 0.9999, float("nan")):
         with pytest.raises(UsageError, match="precision"):
-            threshold_for_precision(calibration, wrong)
+            threshold_for_precision(thresholds, wrong)
 
 
 def test_a_calibration_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_calibration_reads_back_as_it_was_written(tmp_path: Path) -> None:
         lambda values: values.pop("intercept"),
         lambda values: values.update(intercept="high"),
         lambda values: values.update(normalised_weight=-1),
-        lambda values: values.update(format_version=3),
+        lambda values: values.update(format_version=99),
         lambda values: values.update(thresholds={}),
         lambda values: values.update(thresholds={"0.9": float("nan")}),
         lambda values: values.update(unknown=1),

@@ -30,7 +30,7 @@ def test_the_verdict_is_the_same_in_either_direction() -> None:
 
 
 def test_the_highest_precision_is_the_strictest_whose_threshold_is_reached() -> None:
-    for verified in (False, True):
-        assert highest_precision(neutral(True), 0.96, verified) == 0.95
-        assert highest_precision(neutral(True), 0.9999, verified) == 0.999
-        assert highest_precision(neutral(True), 0.1, verified) is None
+    thresholds = neutral(True).thresholds
+    assert highest_precision(thresholds, 0.96) == 0.95
+    assert highest_precision(thresholds, 0.9999) == 0.999
+    assert highest_precision(thresholds, 0.1) is None

@@ -182,14 +182,39 @@ def test_an_old_calibration_loads_and_guesses_about_verified_pairs(tmp_path: Pat
     path = tmp_path / "calibration.json"
     write_calibration(neutral(True), path)
     values = json.loads(path.read_text())
-    del values["verified"]
+    del values["verified"], values["stored"]
     values["format_version"] = 1
     path.write_text(json.dumps(values))
     read = read_calibration(path)
     assert read == neutral(True)
     assert read.verified is None
     assert read.score_verified([COPY]) > read.score_verified([STRANGERS])
-    assert threshold_for_precision(read, 0.9, verified=True) == 0.9
+    assert threshold_for_precision(read.verified_thresholds, 0.9) == 0.9
+
+
+def test_pairs_of_stored_images_have_scores_of_their_own_or_else_those_of_match(tmp_path: Path) -> None:
+    calibration = with_models()
+    pairs, _ = draw_pairs(50)
+    assert np.array_equal(calibration.score_stored(pairs), calibration.score_verified(pairs))
+    assert calibration.stored_thresholds == calibration.verified_thresholds
+    other = with_models(seed=7).verified
+    assert other is not None
+    own = replace(calibration, stored=replace(other, thresholds={0.9: 0.4}))
+    assert np.array_equal(own.score_verified(pairs), calibration.score_verified(pairs))
+    assert np.array_equal(own.score_stored(pairs), with_models(seed=7).score_verified(pairs))
+    assert threshold_for_precision(own.stored_thresholds, 0.9) == 0.4
+    write_calibration(own, tmp_path / "calibration.json")
+    assert read_calibration(tmp_path / "calibration.json") == own
+
+
+def test_a_calibration_of_before_stored_pairs_had_scores_loads(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    write_calibration(with_models(), path)
+    values = json.loads(path.read_text())
+    del values["stored"]
+    values["format_version"] = 2
+    path.write_text(json.dumps(values))
+    assert read_calibration(path) == with_models()
 
 
 def test_both_models_read_back_as_they_were_written(tmp_path: Path) -> None:
@@ -228,11 +253,11 @@ def test_a_damaged_model_is_refused_with_the_name_of_its_file(damage: object, tm
 def test_thresholds_of_verified_pairs_are_their_own() -> None:
     verified = replace(neutral_verified(neutral(True)), thresholds={0.5: 0.3, 0.9: 0.6, 0.99: 0.95})
     calibration = replace(neutral(True), verified=verified)
-    assert threshold_for_precision(calibration, 0.9, verified=True) == 0.6
-    assert threshold_for_precision(calibration, 0.9) == 0.9
-    assert 0.6 < threshold_for_precision(calibration, 0.95, verified=True) < 0.95
+    assert threshold_for_precision(calibration.verified_thresholds, 0.9) == 0.6
+    assert threshold_for_precision(calibration.thresholds, 0.9) == 0.9
+    assert 0.6 < threshold_for_precision(calibration.verified_thresholds, 0.95) < 0.95
     with pytest.raises(UsageError, match=r"0\.99, the highest"):
-        threshold_for_precision(calibration, 0.995, verified=True)
+        threshold_for_precision(calibration.verified_thresholds, 0.995)
 
 
 def test_the_logit_of_a_pair_is_the_same_to_the_last_bit_whatever_is_asked_beside_it() -> None:

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import pytest
 import skimage
+from open_layout import open_layout
 
 from copydet.descriptors.registry import Descriptor
+from copydet.evaluation.calibrate import CalibrationPairs, make_pairs
 from copydet.images.edits import EDITS
 from copydet.images.resize import Resize
 from copydet.records import Pixels, Vectors
@@ -88,3 +90,8 @@ def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         drawn = np.asarray(cv2.resize(coarse, (100, 80), interpolation=cv2.INTER_CUBIC), np.uint8)
         write(folder / f"{number:03}.png", EDITS["shapes"](drawn, 0.5, rng).pixels)
     return folder
+
+
+@pytest.fixture(scope="session")
+def calibration_pairs(runtime: ColourLayout, pool_folder: Path) -> CalibrationPairs:
+    return make_pairs(open_layout(runtime), [str(pool_folder)], seed=1, images=40)

@@ -1,12 +1,12 @@
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from open_layout import open_layout
 
-from copydet.decisions.calibration import neutral, read_calibration, threshold_for_precision
+from copydet.decisions.calibration import read_calibration, threshold_for_precision
 from copydet.descriptors.background import Bank, save_bank
 from copydet.descriptors.runtimes import Runtime
 from copydet.errors import UsageError
@@ -14,77 +14,59 @@ from copydet.evaluation.calibrate import (
     CalibrationPairs,
     calibrate_descriptor,
     fit_pairs,
-    held_out_scores,
     make_pairs,
     outside,
     population,
-    reliability,
+    stored_population,
 )
+from copydet.evaluation.fitting import held_out_scores
 from copydet.evaluation.vectors import describe_source, fit_whitening, share_of
-from copydet.matching import OpenDescriptor
-
-
-@dataclass(frozen=True)
-class OpenLayout(OpenDescriptor):
-    """An open descriptor that needs no network."""
-
-    layout: Runtime
-
-    @cached_property
-    def runtime(self) -> Runtime:
-        return self.layout
-
-
-def open_layout(runtime: Runtime, bank: Bank | None = None) -> OpenLayout:
-    return OpenLayout(runtime.descriptor, "cpu", bank, neutral(bank is not None), runtime)
-
-
-@pytest.fixture(scope="module")
-def pairs(runtime: Runtime, pool_folder: Path) -> CalibrationPairs:
-    return make_pairs(open_layout(runtime), [str(pool_folder)], seed=1, images=40)
 
 
 @pytest.mark.slow
-def test_every_query_brings_what_the_matching_proposes(pairs: CalibrationPairs) -> None:
-    assert pairs.references == 20
-    asked = np.unique(pairs.query[~pairs.blind])
-    assert len(asked) == pairs.queries == 20 + 10 + 4 + 8 + 4 + 12
-    per_query = np.bincount(pairs.query[~pairs.blind])
+def test_every_query_brings_what_the_matching_proposes(calibration_pairs: CalibrationPairs) -> None:
+    assert calibration_pairs.references == 20
+    query = calibration_pairs.searched.group[~calibration_pairs.searched.blind]
+    asked = np.unique(query)
+    assert len(asked) == calibration_pairs.queries == 20 + 10 + 4 + 8 + 4 + 12
+    per_query = np.bincount(query)
     assert per_query.min() >= 5, "ten by views, less nearly same pictures"
     assert per_query.max() <= 20, "and at most ten more by votes"
 
 
 @pytest.mark.slow
-def test_copies_are_labelled_and_easy_to_find_among_drawn_pictures(pairs: CalibrationPairs) -> None:
-    copies = pairs.is_copy[~pairs.blind]
-    assert copies.sum() + pairs.missed == 30
+def test_copies_are_labelled_and_easy_to_find_among_drawn_pictures(calibration_pairs: CalibrationPairs) -> None:
+    seen = ~calibration_pairs.searched.blind
+    copies = calibration_pairs.searched.is_copy[seen]
+    assert copies.sum() + calibration_pairs.missed == 30
     assert copies.sum() > 15
-    assert pairs.similarity[~pairs.blind][copies].mean() > pairs.similarity[~pairs.blind][~copies].mean() + 0.1
+    assert calibration_pairs.similarity[seen][copies].mean() > calibration_pairs.similarity[seen][~copies].mean() + 0.1
 
 
 @pytest.mark.slow
-def test_a_third_of_the_queries_is_asked_again_without_pixels(pairs: CalibrationPairs) -> None:
-    again = np.unique(pairs.query[pairs.blind])
-    assert len(again) == -(-pairs.queries // 3)
-    compared = np.array([numbers.compared for numbers in pairs.numbers])
-    assert not compared[pairs.blind].any()
-    assert compared[~pairs.blind].mean() > 0.25, "where features or a likely view say where to look"
+def test_a_third_of_the_queries_is_asked_again_without_pixels(calibration_pairs: CalibrationPairs) -> None:
+    searched = calibration_pairs.searched
+    assert len(np.unique(searched.group[searched.blind])) == -(-calibration_pairs.queries // 3)
+    compared = np.array([numbers.compared for numbers in searched.numbers])
+    assert not compared[searched.blind].any()
+    assert compared[~searched.blind].mean() > 0.25, "where features or a likely view say where to look"
 
 
 @pytest.mark.slow
-def test_the_two_models_keep_their_word_on_queries_that_were_held_out(pairs: CalibrationPairs) -> None:
-    scores = held_out_scores(pairs)
-    for rows in (~pairs.blind, pairs.blind):
-        assert abs(scores[rows].mean() - pairs.is_copy[rows].mean()) < 0.03
-        assert scores[rows & pairs.is_copy].mean() > scores[rows & ~pairs.is_copy].mean() + 0.3
-    calibration = fit_pairs(pairs, population="test", seed=1)
-    plain = calibration.score(pairs.similarity, pairs.normalised_similarity)
-    assert abs(plain.mean() - pairs.is_copy.mean()) < 0.03
+def test_the_two_models_keep_their_word_on_queries_that_were_held_out(calibration_pairs: CalibrationPairs) -> None:
+    searched = calibration_pairs.searched
+    scores, is_copy, seen = held_out_scores(searched), searched.is_copy, ~searched.blind
+    for rows in (seen, ~seen):
+        assert abs(scores[rows].mean() - is_copy[rows].mean()) < 0.03
+        assert scores[rows & is_copy].mean() > scores[rows & ~is_copy].mean() + 0.3
+    calibration = fit_pairs(calibration_pairs, sources=["photos"], seed=1)
+    plain = calibration.score(calibration_pairs.similarity, calibration_pairs.normalised_similarity)
+    assert abs(plain.mean() - is_copy.mean()) < 0.03
     assert calibration.verified is not None
-    assert calibration.verified.pairs == (~pairs.blind).sum()
-    accepted = scores >= threshold_for_precision(calibration, 0.9, verified=True)
-    assert accepted[~pairs.blind].any()
-    assert pairs.is_copy[accepted & ~pairs.blind].mean() >= 0.9
+    assert calibration.verified.pairs == seen.sum()
+    accepted = scores >= threshold_for_precision(calibration.verified_thresholds, 0.9)
+    assert accepted[seen].any()
+    assert is_copy[accepted & seen].mean() >= 0.9
 
 
 def test_images_of_the_bank_are_taken_out_of_it(runtime: Runtime, pool_folder: Path) -> None:
@@ -98,27 +80,14 @@ def test_images_of_the_bank_are_taken_out_of_it(runtime: Runtime, pool_folder: P
 
 
 @pytest.mark.slow
-def test_held_out_scores_come_from_models_that_did_not_see_the_query(pairs: CalibrationPairs) -> None:
-    scores = held_out_scores(pairs)
+def test_held_out_scores_come_from_models_that_did_not_see_the_query(calibration_pairs: CalibrationPairs) -> None:
+    scores, group = held_out_scores(calibration_pairs.searched), calibration_pairs.searched.group
     assert ((scores > 0) & (scores < 1)).all()
-    other = replace(pairs, is_copy=np.where(pairs.query == 3, ~pairs.is_copy, pairs.is_copy))
+    is_copy = calibration_pairs.searched.is_copy
+    other = replace(calibration_pairs.searched, is_copy=np.where(group == 3, ~is_copy, is_copy))
     changed = held_out_scores(other)
-    assert np.array_equal(scores[pairs.query == 3], changed[pairs.query == 3])
+    assert np.array_equal(scores[group == 3], changed[group == 3])
     assert not np.array_equal(scores, changed)
-
-
-def test_reliability_of_honest_scores_is_near_nought_and_of_boasts_is_not() -> None:
-    rng = np.random.default_rng(0)
-    score = rng.random(20_000)
-    label = rng.random(20_000) < score
-    error, table = reliability(score, label)
-    assert error is not None
-    assert error < 0.015
-    assert {count for _, _, count in table} <= {len(score[score >= 0.01]) // 10, len(score[score >= 0.01]) // 10 + 1}
-    assert sum(count for _, _, count in table) == (score >= 0.01).sum()
-    boasted, _ = reliability(np.sqrt(score), label)
-    assert boasted == pytest.approx(2 / 3 - 1 / 2, abs=0.02)
-    assert reliability(np.zeros(100), np.zeros(100, bool)) == (None, ())
 
 
 def test_too_few_images_are_refused(runtime: Runtime, benchmark_folder: Path) -> None:
@@ -127,10 +96,13 @@ def test_too_few_images_are_refused(runtime: Runtime, benchmark_folder: Path) ->
 
 
 @pytest.mark.slow
-def test_the_population_is_said_in_words(pairs: CalibrationPairs) -> None:
-    assert population(pairs, ["photos/shard-{000..010}.tar"]).startswith(
+def test_the_population_is_said_in_words(calibration_pairs: CalibrationPairs) -> None:
+    assert population(calibration_pairs, ["photos/shard-{000..010}.tar"]).startswith(
         "pairs that a search of 20 references proposes for 58 queries"
     )
+    said = stored_population(calibration_pairs, ["photos/shard-{000..010}.tar"])
+    assert said.startswith("pairs that de-duplication looks at in a collection of 20 photographs and 58 queries")
+    assert said.endswith("images of shard-{000..010}.tar")
 
 
 @pytest.mark.slow
