@@ -48,14 +48,15 @@ _ASKED_AGAIN = 3  # one query in so many is asked without pixels, too
 
 @dataclass(frozen=True)
 class CalibrationPairs:
-    """Labelled pairs: `searched` are candidates of queries, whose numbers are the groups, with both similarities
-    [searched pairs]; `stored` are those of de-duplication.
+    """Labelled pairs: `searched` are candidates of queries, with the query's number and both similarities [searched
+    pairs]; `stored` are those of de-duplication. Their groups are the images that they were made from.
 
     `missed` counts copies whose reference was not proposed, `left_out` pairs of nearly the same picture or pasted
     together; both are about `searched`.
     """
 
     searched: LabelledPairs
+    query: NDArray[np.int64]
     similarity: NDArray[np.float64]
     normalised_similarity: NDArray[np.float64]
     stored: LabelledPairs
@@ -171,6 +172,7 @@ class _Labelled:
     similarity: float
     normalised_similarity: float
     query: int
+    parent: int
     is_copy: bool | None
 
 
@@ -190,7 +192,7 @@ def _ask(
             if reference in asked.others or (reference != asked.parent and made.nearly_same(asked.parent, reference)):
                 is_copy = None
             seen = pair.similarity, pair.normalised_similarity
-            labelled.append(_Labelled(pair.numbers, *seen, int(row.image_id), is_copy))
+            labelled.append(_Labelled(pair.numbers, *seen, int(row.image_id), asked.parent, is_copy))
     return labelled
 
 
@@ -201,8 +203,9 @@ def _joined(
     found = sum(bool(each.is_copy) for each in asked)
     return CalibrationPairs(
         searched=label_pairs(
-            *([(each.numbers, bool(each.is_copy), each.query) for each in some] for some in (seen, blind))
+            *([(each.numbers, bool(each.is_copy), each.parent) for each in some] for some in (seen, blind))
         ),
+        query=np.array([each.query for each in (*seen, *blind)]),
         similarity=np.array([each.similarity for each in (*seen, *blind)]),
         normalised_similarity=np.array([each.normalised_similarity for each in (*seen, *blind)]),
         stored=stored,
@@ -215,7 +218,7 @@ def _joined(
 
 def fit_pairs(pairs: CalibrationPairs, *, sources: Sequence[str], seed: int | None = None) -> Calibration:
     """All models of a calibration, without `stored` where its pairs are too few. Raises UsageError as `fit` does."""
-    seen, said, of_stored = ~pairs.searched.blind, population(pairs, sources), stored_population(pairs, sources)
+    seen, said = ~pairs.searched.blind, population(pairs, sources)
     calibration = fit(
         pairs.similarity[seen],
         pairs.normalised_similarity[seen],
@@ -223,8 +226,9 @@ def fit_pairs(pairs: CalibrationPairs, *, sources: Sequence[str], seed: int | No
         population=said,
         seed=seed,
     )
-    return replace(
-        calibration,
-        verified=fit_labelled(pairs.searched, population=said, seed=seed),
-        stored=fit_labelled(pairs.stored, population=of_stored, seed=seed) if enough(pairs.stored) else None,
-    )
+    verified = fit_labelled(pairs.searched, population=said, seed=seed)
+    if not enough(pairs.stored):
+        return replace(calibration, verified=verified)
+    # They learn from the searched pairs, too: alone they are of small pictures, and call too much of large ones a copy.
+    stored = fit_labelled(pairs.stored, also=pairs.searched, population=stored_population(pairs, sources), seed=seed)
+    return replace(calibration, verified=verified, stored=stored)

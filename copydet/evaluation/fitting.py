@@ -49,16 +49,19 @@ def enough(pairs: LabelledPairs) -> bool:
     return all(min(label.sum(), (~label).sum()) >= _FEWEST for label in labels)
 
 
-def fit_labelled(pairs: LabelledPairs, *, population: str, seed: int | None = None) -> VerifiedCalibration:
+def fit_labelled(
+    pairs: LabelledPairs, *, population: str, also: LabelledPairs | None = None, seed: int | None = None
+) -> VerifiedCalibration:
     """Both models, with thresholds and reliability of scores that were held out.
 
-    Raises UsageError where the pairs lack a label.
+    `also` are pairs that the models learn from as well, as much as from `pairs`, whose groups they share. Raises
+    UsageError where the pairs lack a label.
     """
-    held_out = held_out_scores(pairs)
+    held_out = held_out_scores(pairs, also)
     rows = np.flatnonzero(~pairs.blind)
     error, table = reliability(held_out[rows], pairs.is_copy[rows])
     return replace(
-        _fit_models(pairs, np.ones(len(pairs.blind), bool)),
+        _fit_models(pairs, also),
         thresholds=find_thresholds(held_out[rows], pairs.is_copy[rows]),
         population=population,
         pairs=len(rows),
@@ -69,26 +72,39 @@ def fit_labelled(pairs: LabelledPairs, *, population: str, seed: int | None = No
     )
 
 
-def held_out_scores(pairs: LabelledPairs) -> NDArray[np.float64]:
+def held_out_scores(pairs: LabelledPairs, also: LabelledPairs | None = None) -> NDArray[np.float64]:
     """The score of each pair by models that were fitted without its group and a fifth of all groups, [pairs].
 
     Thresholds and reliability come from these: the model's own pairs would flatter it.
     """
+    groups = 1 + max(int(some.group.max()) for some in (pairs, also) if some is not None)
     # Not the generator that shuffled the population: it would undo that, and what was made alike would share a fold.
-    fold = np.random.default_rng([_FOLDS, 1]).permutation(int(pairs.group.max()) + 1)[pairs.group] % _FOLDS
-    scores = np.zeros(len(fold))
+    fold = np.random.default_rng([_FOLDS, 1]).permutation(groups) % _FOLDS
+    scores = np.zeros(len(pairs.group))
     for number in range(_FOLDS):
-        models, rows = _fit_models(pairs, fold != number), np.flatnonzero(fold == number)
+        others = None if also is None else _where(also, fold[also.group] != number)
+        models = _fit_models(_where(pairs, fold[pairs.group] != number), others)
+        rows = np.flatnonzero(fold[pairs.group] == number)
         scores[rows] = probability(models.logit([pairs.numbers[row] for row in rows.tolist()]))
     return scores
 
 
-def _fit_models(pairs: LabelledPairs, used: NDArray[np.bool_]) -> VerifiedCalibration:
-    def model(names: tuple[str, ...], rows: NDArray[np.bool_]) -> VerifiedModel:
-        numbers = [pairs.numbers[row] for row in np.flatnonzero(rows).tolist()]
-        return fit_verified(numbers, pairs.is_copy[rows], names)
+def _where(pairs: LabelledPairs, mask: NDArray[np.bool_]) -> LabelledPairs:
+    numbers = tuple(pairs.numbers[row] for row in np.flatnonzero(mask).tolist())
+    return LabelledPairs(numbers, pairs.is_copy[mask], pairs.group[mask], pairs.blind[mask])
 
-    sighted, blind = model(NUMBERS + PIXEL_NUMBERS, used & ~pairs.blind), model(NUMBERS, used & pairs.blind)
+
+def _fit_models(pairs: LabelledPairs, also: LabelledPairs | None) -> VerifiedCalibration:
+    def model(names: tuple[str, ...], blind: bool) -> VerifiedModel:
+        some = [_where(each, each.blind == blind) for each in (pairs, also) if each is not None]
+        return fit_verified(
+            [numbers for each in some for numbers in each.numbers],
+            np.concatenate([each.is_copy for each in some]),
+            names,
+            weight=np.concatenate([np.full(len(each.group), len(some[0].group) / len(each.group)) for each in some]),
+        )
+
+    sighted, blind = model(NUMBERS + PIXEL_NUMBERS, False), model(NUMBERS, True)
     return VerifiedCalibration(sighted, blind, thresholds={}, population="", pairs=0, copies=0)
 
 

@@ -26,7 +26,7 @@ from copydet.evaluation.vectors import describe_source, fit_whitening, share_of
 @pytest.mark.slow
 def test_every_query_brings_what_the_matching_proposes(calibration_pairs: CalibrationPairs) -> None:
     assert calibration_pairs.references == 20
-    query = calibration_pairs.searched.group[~calibration_pairs.searched.blind]
+    query = calibration_pairs.query[~calibration_pairs.searched.blind]
     asked = np.unique(query)
     assert len(asked) == calibration_pairs.queries == 20 + 10 + 4 + 8 + 4 + 12
     per_query = np.bincount(query)
@@ -46,14 +46,14 @@ def test_copies_are_labelled_and_easy_to_find_among_drawn_pictures(calibration_p
 @pytest.mark.slow
 def test_a_third_of_the_queries_is_asked_again_without_pixels(calibration_pairs: CalibrationPairs) -> None:
     searched = calibration_pairs.searched
-    assert len(np.unique(searched.group[searched.blind])) == -(-calibration_pairs.queries // 3)
+    assert len(np.unique(calibration_pairs.query[searched.blind])) == -(-calibration_pairs.queries // 3)
     compared = np.array([numbers.compared for numbers in searched.numbers])
     assert not compared[searched.blind].any()
     assert compared[~searched.blind].mean() > 0.25, "where features or a likely view say where to look"
 
 
 @pytest.mark.slow
-def test_the_two_models_keep_their_word_on_queries_that_were_held_out(calibration_pairs: CalibrationPairs) -> None:
+def test_the_two_models_keep_their_word_on_images_that_were_held_out(calibration_pairs: CalibrationPairs) -> None:
     searched = calibration_pairs.searched
     scores, is_copy, seen = held_out_scores(searched), searched.is_copy, ~searched.blind
     for rows in (seen, ~seen):
@@ -80,13 +80,13 @@ def test_images_of_the_bank_are_taken_out_of_it(runtime: Runtime, pool_folder: P
 
 
 @pytest.mark.slow
-def test_held_out_scores_come_from_models_that_did_not_see_the_query(calibration_pairs: CalibrationPairs) -> None:
+def test_held_out_scores_come_from_models_that_did_not_see_the_image(calibration_pairs: CalibrationPairs) -> None:
     scores, group = held_out_scores(calibration_pairs.searched), calibration_pairs.searched.group
     assert ((scores > 0) & (scores < 1)).all()
-    is_copy = calibration_pairs.searched.is_copy
-    other = replace(calibration_pairs.searched, is_copy=np.where(group == 3, ~is_copy, is_copy))
+    is_copy, held = calibration_pairs.searched.is_copy, group == group[0]
+    other = replace(calibration_pairs.searched, is_copy=np.where(held, ~is_copy, is_copy))
     changed = held_out_scores(other)
-    assert np.array_equal(scores[group == 3], changed[group == 3])
+    assert np.array_equal(scores[held], changed[held])
     assert not np.array_equal(scores, changed)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from copydet.decisions.pair import PairNumbers
-from copydet.evaluation.fitting import LabelledPairs, enough, fit_labelled, label_pairs, reliability
+from copydet.evaluation.fitting import LabelledPairs, enough, fit_labelled, held_out_scores, label_pairs, reliability
 
 
 def draw_pairs(count: int, seed: int) -> LabelledPairs:
@@ -36,6 +36,27 @@ def test_models_of_labelled_pairs_are_about_those_with_pixels_and_keep_their_wor
     others = draw_pairs(8000, seed=2)
     accepted = fitted.logit(others.numbers) >= np.log(fitted.thresholds[0.8] / (1 - fitted.thresholds[0.8]))
     assert others.is_copy[accepted].mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_models_learn_from_other_pairs_as_much_as_from_their_own() -> None:
+    pairs, contrary = draw_pairs(800, seed=4), draw_pairs(4000, seed=5)
+    contrary = replace(contrary, is_copy=~contrary.is_copy)
+    alone, both = (held_out_scores(pairs, also) for also in (None, contrary))
+    similar = np.array([numbers.similarity for numbers in pairs.numbers]) > 0.8
+    assert alone[similar].mean() > 0.9
+    assert both[similar].mean() == pytest.approx(0.5, abs=0.1)
+    assert fit_labelled(pairs, also=contrary, population="").pairs == 400
+
+
+def test_a_held_out_score_comes_from_models_that_saw_its_group_nowhere() -> None:
+    pairs, also = draw_pairs(400, seed=6), draw_pairs(800, seed=7)
+    scores = held_out_scores(pairs, also)
+    for place in ("own", "also"):
+        own = replace(pairs, is_copy=np.where((pairs.group == 3) & (place == "own"), ~pairs.is_copy, pairs.is_copy))
+        other = replace(also, is_copy=np.where((also.group == 3) & (place == "also"), ~also.is_copy, also.is_copy))
+        changed = held_out_scores(own, other)
+        assert np.array_equal(scores[pairs.group == 3], changed[pairs.group == 3])
+        assert not np.array_equal(scores, changed)
 
 
 def test_pairs_are_enough_where_both_kinds_have_both_labels() -> None:
