@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from copydet.verification.blocks import AGREES, BLOCK, STEP, TEXTURE, WHOLE, Blocks, block_means, correlate, median_of
+from copydet.verification.blocks import BLOCK, STEP, TEXTURE, WHOLE, Blocks, block_means, correlate, median_of
 from copydet.verification.canvas import Canvas, Floats, Picture, shared_canvas
 from copydet.verification.outline import Matrix, Points, apply
 from copydet.verification.part import Part, find_covered, find_part
@@ -81,7 +81,7 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
     else:
         found = _look_closer(query, reference, matrix, coarse, inliers)
         canvas = shared_canvas(query.size, reference.size, found.matrix, _COARSE, BLOCK)
-        again = _measure_on(canvas, query, reference, found.matrix, inliers)
+        again = _measure_on(canvas, query, reference, found.matrix, inliers, brief=True)
     found = replace(found, coarse=again.median, coarse_bend=again.bend)
     return found if canvas is None else _with_outlines(canvas, query, reference, found)
 
@@ -128,7 +128,7 @@ def _look_closer(
     if fine.share < _NEARLY_ALL or fine.blocks < _MANY_BLOCKS or fine.bend > _MOVED:
         return replace(fine, matrix=used)
     # The same picture or one taken a moment later: a closer look halves the errors, but not what really moved.
-    close = _measure(query, reference, fine.matrix, 2 * _FINE, None)
+    close = _measure(query, reference, fine.matrix, 2 * _FINE, None, brief=True)
     if close.share < _NEARLY_ALL:
         return replace(fine, matrix=used)
     return replace(fine, bend=close.bend / 2)
@@ -145,14 +145,23 @@ def _look_around(query: Picture, reference: Picture, matrices: Sequence[Matrix],
     return None
 
 
-def _measure(query: Picture, reference: Picture, matrix: Matrix, longer: int, inliers: Points | None) -> Agreement:
+def _measure(
+    query: Picture, reference: Picture, matrix: Matrix, longer: int, inliers: Points | None, *, brief: bool = False
+) -> Agreement:
     canvas = shared_canvas(query.size, reference.size, matrix, longer, BLOCK)
-    return _measure_on(canvas, query, reference, matrix, inliers)
+    return _measure_on(canvas, query, reference, matrix, inliers, brief=brief)
 
 
 def _measure_on(
-    canvas: Canvas | None, query: Picture, reference: Picture, matrix: Matrix, inliers: Points | None
+    canvas: Canvas | None,
+    query: Picture,
+    reference: Picture,
+    matrix: Matrix,
+    inliers: Points | None,
+    *,
+    brief: bool = False,
 ) -> Agreement:
+    """`brief`: without tone, and the matrix as it was."""
     nothing = Agreement(0.0, 0.0, 0, 0.0, matrix)
     if canvas is None:
         return nothing
@@ -161,13 +170,16 @@ def _measure_on(
     if found is None:
         return nothing
     agreement = _summed_up(found, canvas, matrix, inliers)
+    if brief:
+        return agreement
     if agreement.part is not None:
         inside = _pixels(agreement.part, canvas.to_canvas)
         one, other, seen = one[inside], other[inside], seen[inside]
     visible = seen > 0
     if agreement.covered is not None:
         visible[_pixels(agreement.covered, canvas.to_canvas)] = False
-    return replace(agreement, tone=_tone(one[visible], other[visible]))
+    mended = _mend(found, canvas.to_canvas, matrix)
+    return replace(agreement, matrix=mended, tone=_tone(one[visible], other[visible]))
 
 
 def _pixels(box: Box, to_canvas: Matrix) -> tuple[slice, slice]:
@@ -202,12 +214,11 @@ class _Looked:
 
 
 def _summed_up(blocks: Blocks, canvas: Canvas, matrix: Matrix, inliers: Points | None) -> Agreement:
-    agrees = blocks.best > AGREES
-    centre = np.stack([blocks.column + 1.0, blocks.row + 1.0], axis=1) * STEP
+    agrees = blocks.agrees
     everything = _Looked(np.ones(len(agrees), bool), blocks.seen)
     for looked in (*_in_parts(blocks, agrees, canvas, inliers), everything):
         judged = agrees & looked.inside
-        bend = _bend(centre[judged], blocks.shift[judged])
+        bend = _bend(blocks.centre[judged], blocks.shift[judged])
         if bend * _FINE <= _STRAIGHT * max(canvas.size):
             break
     inside = looked.inside
@@ -216,7 +227,7 @@ def _summed_up(blocks: Blocks, canvas: Canvas, matrix: Matrix, inliers: Points |
         share=float(agrees[inside].mean()),
         blocks=int(inside.sum()),
         textured=min(float(inside.sum() / max(looked.room, 1)), 1.0),
-        matrix=_mend(centre[agrees], blocks.shift[agrees], canvas.to_canvas, matrix),
+        matrix=matrix,
         bend=bend,
         in_place=float(np.abs(blocks.in_place[inside].mean())),
         everywhere=float(agrees.mean()),
@@ -282,8 +293,9 @@ def _bend(centre: NDArray[np.float64], shift: NDArray[np.float64]) -> float:
     return float(np.minimum(distance, MOST_BEND).mean())
 
 
-def _mend(centre: NDArray[np.float64], shift: NDArray[np.float64], to_canvas: Matrix, matrix: Matrix) -> Matrix:
-    """The transform with the blocks' shifts taken in as an affinity (one shift for all where they are few)."""
+def _mend(blocks: Blocks, to_canvas: Matrix, matrix: Matrix) -> Matrix:
+    """The transform with the shifts of blocks that agree taken in as an affinity (one for all where they are few)."""
+    centre, shift = blocks.centre[blocks.agrees], blocks.shift[blocks.agrees]
     if len(centre) < _FEWEST_BLOCKS or not np.rint(shift).any():
         return matrix
     away = centre - centre.mean(axis=0)

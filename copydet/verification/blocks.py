@@ -1,6 +1,7 @@
 """Two pictures on one canvas, compared block by block: normalised correlation at the best of a few shifts."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -32,6 +33,15 @@ class Blocks:
     grid: tuple[int, int]
     seen: int
 
+    @cached_property
+    def agrees(self) -> NDArray[np.bool_]:
+        return np.asarray(self.best > AGREES)
+
+    @cached_property
+    def centre(self) -> NDArray[np.float64]:
+        """[n, 2], x and y in pixels of the canvas."""
+        return np.stack([self.column + 1.0, self.row + 1.0], axis=1) * STEP
+
 
 def correlate(one: Floats, other: Floats, seen: Floats) -> Blocks | None:
     """Compare the blocks that are `seen` (1, else 0) and textured in `one`; None where there are none."""
@@ -46,9 +56,7 @@ def correlate(one: Floats, other: Floats, seen: Floats) -> Blocks | None:
     if not len(row):
         return None
     padded: Any = cv2.copyMakeBorder(other, _REACH, _REACH, _REACH, _REACH, cv2.BORDER_REPLICATE)
-    moved = _windows(padded, (_STEPS, _STEPS, height, width))
-    products = np.multiply(moved, one, order="C").reshape(-1, height, width)
-    product = block_means(products)[:, row, column]
+    product = _block_products(_windows(padded, (_STEPS, _STEPS, height, width)), one)[:, row, column]
     mean_there = _moved_means(padded)[:, row, column]
     variance_there = _moved_means(padded * padded)[:, row, column] - mean_there * mean_there
     value = product - mean[row, column] * mean_there
@@ -70,7 +78,25 @@ def block_means(images: Floats) -> Floats:
     count, height, width = images.shape
     size = (width // STEP, count * height // STEP)
     small: Any = cv2.resize(images.reshape(-1, width), size, interpolation=cv2.INTER_AREA)
-    cells: Floats = small.reshape(count, -1, size[0])
+    return _joined_cells(small.reshape(count, -1, size[0]))
+
+
+def _block_products(moved: Floats, one: Floats) -> Floats:
+    """block_means of all `moved` [down, across, height, width] times `one`: [down * across, rows - 1, columns - 1].
+
+    One at a time, so that products are still in the processor's cache when their means are taken.
+    """
+    down, across, height, width = moved.shape
+    cells = np.empty((down * across, height // STEP, width // STEP), np.float32)
+    product = np.empty((height, width), np.float32)
+    for place, means in zip(np.ndindex(down, across), cells, strict=True):
+        np.multiply(moved[place], one, out=product)
+        cv2.resize(product, means.shape[::-1], dst=means, interpolation=cv2.INTER_AREA)
+    return _joined_cells(cells)
+
+
+def _joined_cells(cells: Floats) -> Floats:
+    """Means of blocks of two by two cells [k, rows, columns]."""
     pairs: Floats = cells[:, 1:] + cells[:, :-1]
     pairs = pairs[:, :, 1:] + pairs[:, :, :-1]
     return np.multiply(pairs, 0.25, dtype=np.float32)
