@@ -1,4 +1,4 @@
-"""From candidates to judged pairs: a look at the stored features, then verification and the shared score.
+"""From candidates to judged pairs: a look at the stored features, then verification and a score.
 
 Both images are in an index, so nothing is extracted again: the features of the query's side are the stored ones
 (local_features.stored). A pair is looked at once, with the image of lower rank as the query, and what belongs to one
