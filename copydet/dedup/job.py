@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from copydet.decisions.calibration import threshold_for_precision
 from copydet.decisions.decide import WHOLE
 from copydet.decisions.ignore import NOTHING, Ignored
+from copydet.dedup.background import find_background
 from copydet.dedup.clusters import Clusters, find_clusters
 from copydet.dedup.collection import Collection, open_collection
 from copydet.dedup.exact import Contents, find_contents
@@ -42,7 +43,7 @@ WORK, INDEX = "work", "index"
 # Lower than that of match: at .99 one in six of the copies that .95 finds would stay. Not lower still, or photographs
 # taken right after each other pass for copies (docs/dedup.md).
 DEFAULT_PRECISION = 0.95
-_FORMAT = 3  # of what is in work/; another one is done again
+_FORMAT = 4  # of what is in work/; another one is done again
 
 Show = Callable[[str, int | None, str], AbstractContextManager[Progress]]
 
@@ -144,8 +145,13 @@ class _Job:
         asked = int(contents.has_own[contents.firsts].sum())
         with self.show("searching", asked, "images") as progress, self.engine.within(work) as engine:
             near = find_near(collection, contents, work, progress, engine, votes=verified)
+        shown = self.show("normalising", len(near.images), "images")
+        with shown as progress, self.engine.within(work) as engine:
+            background = find_background(collection, contents, near.images, work, progress, engine)
         with self.show("verifying" if verified else "scoring", near.pairs, "pairs") as progress:
-            return contents, judge_pairs(collection, near, work, progress, verified=verified, limits=self.limits)
+            return contents, judge_pairs(
+                collection, near, background, work, progress, verified=verified, limits=self.limits
+            )
 
     def _key(self, verified: bool) -> dict[str, Any]:
         """All that the files in work/ depend on."""

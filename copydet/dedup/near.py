@@ -22,21 +22,17 @@ from numpy.typing import NDArray
 from copydet.dedup.collection import Collection, Numbers
 from copydet.dedup.exact import Contents
 from copydet.dedup.voted import Voting
-from copydet.descriptors.background import Bank
 from copydet.engines.engine import HERE, Engine
 from copydet.process import UNDIVIDED_PRODUCTS, usable_cpus
 from copydet.progress import Progress
 from copydet.records import StoredVectors
 from copydet.search.retrieve import retrieve
-from copydet.search.score_norm import background_similarity
 from copydet.shards.sql import connect, scan
 from copydet.store import atomic
 
 EXACT_CONTENTS = 300_000
 BLOCK = 2048  # contents whose candidates are one checkpoint
 _TILE = 8192
-_BANK_TILE = 1024
-_IN_BANK = 0.97  # the bank is stored in 8 bits: the same image comes out below 1
 _ROUNDING = 1e-4  # more than single precision can be off
 
 # Chosen on training images with planted copies (scripts/benchmark_dedup.py): of the copies that verification confirms,
@@ -52,12 +48,12 @@ _SCHEMA = pa.schema([("one", pa.int64()), ("other", pa.int64()), ("similarity", 
 @dataclass(frozen=True)
 class Near:
     """Pairs of contents, each once, the one of lower rank first, sorted by both ranks; `path` is a Parquet file of
-    `one`, `other` (image numbers) and `similarity`. `background` float32 [images], NaN where nobody needs it.
+    `one`, `other` (image numbers) and `similarity`. `images` int64 [n]: those that are in a pair, ascending.
     """
 
     path: Path
     pairs: int
-    background: NDArray[np.float32]
+    images: Numbers
 
 
 def find_near(
@@ -71,7 +67,7 @@ def find_near(
     own = own[np.argsort(collection.rank[own])]  # blocks hold the same images however these were divided
     votes = votes and len(firsts) <= EXACT_CONTENTS
     voting = Voting(collection, firsts[np.argsort(collection.rank[firsts])]) if votes else None
-    search = _Search(collection, contents, firsts, _bank_outside(collection, firsts, work, engine), voting)
+    search = _Search(collection, contents, firsts, voting)
     blocks = [own[start : start + BLOCK] for start in range(0, len(own), BLOCK)]
     files = [work / f"near-{number:06d}.parquet" for number in range(len(blocks))]
     waiting = [(block, path) for block, path in zip(blocks, files, strict=True) if not path.exists()]
@@ -79,52 +75,24 @@ def find_near(
     with UNDIVIDED_PRODUCTS:
         for (block, _), _ in zip(waiting, engine.each(partial(_write_block, search), waiting), strict=True):
             progress.advance(len(block))
-    background = np.full(len(collection), np.nan, np.float32)
-    for path in files:
-        stored = pq.read_table(path.with_suffix(".background"))
-        background[stored["image"].to_numpy()] = stored["background"].to_numpy()
     merged = work / "near.parquet"
     if not merged.exists():
         _merge(collection, files, merged, work / "spill")
-    return Near(merged, pq.read_metadata(merged).num_rows, background)
+    return Near(merged, pq.read_metadata(merged).num_rows, _images_of(merged, len(collection)))
 
 
-def _bank_outside(collection: Collection, firsts: Numbers, work: Path, engine: Engine) -> Bank | None:
-    """The background bank without pictures that the collection holds: public data sets share many, and an image that
-    is its own background would be like nothing. Calibration does the same.
-    """
-    bank = collection.opened.bank
-    if bank is None or not len(bank.vectors):
-        return bank
-    path = work / "bank.npy"
-    if not path.exists():
-        entries, outside = bank.vectors.astype(np.float32), np.ones(len(bank.vectors), bool)
-        parts = [firsts[start : start + _TILE] for start in range(0, len(firsts), _TILE)]
-        for unlike in engine.each(partial(_unlike, collection, entries), parts):
-            outside &= unlike
-        with atomic.new_file(path) as written, written.open("wb") as file:
-            np.save(file, outside, allow_pickle=False)
-    return Bank(bank.vectors[np.load(path, allow_pickle=False)], bank.hash)
-
-
-def _unlike(collection: Collection, entries: NDArray[np.float32], images: Numbers) -> NDArray[np.bool_]:
-    """Which bank entries none of the images is, bool [entries]."""
-    outside = np.ones(len(entries), bool)
-    for start in range(0, len(images), _BANK_TILE):
-        tile = collection.vectors(images[start : start + _BANK_TILE]).astype(np.float32)
-        outside &= (entries @ tile.T).max(axis=1) < _IN_BANK
-    return outside
+def _images_of(path: Path, count: int) -> Numbers:
+    paired = np.zeros(count, bool)
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["one", "other"]):
+            for column in batch.columns:
+                paired[column.to_numpy()] = True
+    return np.flatnonzero(paired)
 
 
 def _write_block(search: "_Search", place: tuple[Numbers, Path]) -> None:
-    """The pairs last: a block that has them is whole."""
-    collection, (block, path) = search.collection, place
+    block, path = place
     one, other, similarity = search.nearest(block)
-    involved = np.unique(np.concatenate([one, other]))
-    vectors = collection.vectors(involved).astype(np.float32)
-    background = background_similarity(vectors, search.bank)
-    with atomic.new_file(path.with_suffix(".background")) as partial:
-        pq.write_table(pa.table({"image": involved, "background": background}), partial)
     with atomic.new_file(path) as partial:
         pq.write_table(pa.table([one, other, similarity.astype(np.float32)], schema=_SCHEMA), partial)
 
@@ -134,7 +102,6 @@ class _Search:
     collection: Collection
     contents: Contents
     firsts: Numbers
-    bank: Bank | None
     voting: Voting | None
 
     def nearest(self, block: Numbers) -> tuple[Numbers, Numbers, NDArray[np.float64]]:

@@ -73,14 +73,15 @@ class _Candidate:
 def judge_pairs(
     collection: Collection,
     near: Near,
+    background: NDArray[np.float32],
     work: Path,
     progress: Progress,
     *,
     verified: bool,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[Path]:
-    """Score all candidates that have a chance: Parquet files of SCHEMA in the order of `near`, one for each block of
-    candidates. Finished ones stay in `work` and are not judged again.
+    """Score all candidates that have a chance. Returns Parquet files of SCHEMA in the order of `near`, one for each
+    block of candidates; finished ones stay in `work` and are not judged again. `background`: see find_background.
     """
     files = []
     with Workers(usable_cpus()) as processes, pq.ParquetFile(near.path) as file:
@@ -89,7 +90,7 @@ def judge_pairs(
         for number, batch in enumerate(file.iter_batches(BLOCK)):
             path = work / f"pairs-{number:06d}.parquet"
             if not path.exists():
-                rows = judge(_candidates(near, batch))
+                rows = judge(_candidates(batch, background))
                 with atomic.new_file(path) as new:
                     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), new)
             files.append(path)
@@ -97,19 +98,21 @@ def judge_pairs(
     return files
 
 
-def look_at_pairs(collection: Collection, near: Near, progress: Progress) -> Iterator[tuple[int, int, PairNumbers]]:
+def look_at_pairs(
+    collection: Collection, near: Near, background: NDArray[np.float32], progress: Progress
+) -> Iterator[tuple[int, int, PairNumbers]]:
     """(one, other, what verification measured) of all candidates that have a chance, in the order of `near`."""
     with Workers(usable_cpus()) as processes, pq.ParquetFile(near.path) as file:
         verifier = _Verifier(collection, DEFAULT_LIMITS, processes)
         for batch in file.iter_batches(BLOCK):
-            for each in verifier.look(_candidates(near, batch)):
+            for each in verifier.look(_candidates(batch, background)):
                 yield each.candidate.one, each.candidate.other, each.numbers
             progress.advance(len(batch))
 
 
-def _candidates(near: Near, batch: pa.RecordBatch) -> list[_Candidate]:
+def _candidates(batch: pa.RecordBatch, background: NDArray[np.float32]) -> list[_Candidate]:
     one, other, similarity = (batch.column(name).to_numpy() for name in ("one", "other", "similarity"))
-    normalised = similarity - (near.background[one] + near.background[other]) / 2
+    normalised = similarity - (background[one] + background[other]) / 2
     columns = (one.tolist(), other.tolist(), similarity.tolist(), normalised.tolist())
     return [_Candidate(*row) for row in zip(*columns, strict=True)]
 

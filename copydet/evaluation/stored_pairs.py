@@ -13,8 +13,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from copydet.decisions.pair import PairNumbers
+from copydet.dedup.background import find_background
 from copydet.dedup.collection import Collection, open_collection
 from copydet.dedup.exact import find_contents
 from copydet.dedup.near import Near, find_near
@@ -25,7 +27,7 @@ from copydet.evaluation.population import AskedAbout, Population, number_of
 from copydet.index import Index
 from copydet.matching import OpenDescriptor
 from copydet.process import usable_cpus
-from copydet.progress import show
+from copydet.progress import Silent, show
 
 _QUALITY = 95
 
@@ -57,12 +59,14 @@ def look_at_stored(made: Population, folder: Path, opened: OpenDescriptor) -> La
     index = Index(folder / "index", snapshot, opened.descriptor, "cpu")
     collection = replace(open_collection([index]), opened=opened)
     with show("searching", len(collection)) as progress:
-        near = find_near(collection, find_contents(collection, work), work, progress, votes=collection.has_local)
-    seen = _look(made, collection, near)
+        contents = find_contents(collection, work)
+        near = find_near(collection, contents, work, progress, votes=collection.has_local)
+        background = find_background(collection, contents, near.images, work, Silent())
+    seen = _look(made, collection, near, background)
     with ExitStack() as absent:
         for each in (made.references, images):
             absent.enter_context(gone(each))
-        return label_pairs(seen, _look(made, collection, near))
+        return label_pairs(seen, _look(made, collection, near, background))
 
 
 @contextmanager
@@ -87,12 +91,14 @@ def _write(queries: Sequence[AskedAbout], folder: Path) -> None:
             progress.advance(1)
 
 
-def _look(made: Population, collection: Collection, near: Near) -> list[tuple[PairNumbers, bool, int]]:
+def _look(
+    made: Population, collection: Collection, near: Near, background: NDArray[np.float32]
+) -> list[tuple[PairNumbers, bool, int]]:
     """(numbers, whether it is a copy, parent of the second) of the pairs with a known answer."""
     shown = [_shown(made, row.image_id) for row in collection.rows(np.arange(len(collection)))]
     labelled = []
     with show("verifying", near.pairs, "pairs") as progress:
-        for one, other, numbers in look_at_pairs(collection, near, progress):
+        for one, other, numbers in look_at_pairs(collection, near, background, progress):
             is_copy = label(made, shown[one], shown[other])
             if is_copy is not None:
                 labelled.append((numbers, is_copy, shown[other].parent))

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 from planted import plant
 
 from copydet.dedup import pairs
+from copydet.dedup.background import find_background
 from copydet.dedup.collection import Collection, open_collection
 from copydet.dedup.exact import find_contents
 from copydet.dedup.near import find_near
@@ -29,9 +30,11 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 
 def judged(collection: Collection, work: Path) -> set[tuple[str, str]]:
     work.mkdir()
-    near = find_near(collection, find_contents(collection, work), work, Silent(), votes=False)
+    contents = find_contents(collection, work)
+    near = find_near(collection, contents, work, Silent(), votes=False)
+    background = find_background(collection, contents, near.images, work, Silent())
     table = pa.concat_tables(
-        [pq.read_table(path) for path in judge_pairs(collection, near, work, Silent(), verified=True)]
+        [pq.read_table(path) for path in judge_pairs(collection, near, background, work, Silent(), verified=True)]
     )
     one, other = ([row.image_id for row in collection.rows(table[name].to_numpy())] for name in ("one", "other"))
     return set(zip(one, other, strict=True))
