@@ -8,7 +8,7 @@ import json
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,16 @@ OTHERS = 400  # images, the tars' last, that copies are pasted onto and beside; 
 CHAIN_SHARE, IDENTICAL_SHARE, LOSSLESS_SHARE = 0.005, 0.005, 0.005
 BURST_SHARE, MOST_OF_A_BURST = 0.005, 4  # of the images are photographed again, so many times at most
 QUALITIES = (95, 85, 70)
+SAME_PICTURES = Path(__file__).with_name("same_pictures.csv")
 
 
 def plant(tars: str, count: str, folder: str) -> dict[str, object]:
     """`count` images of the tars as files in `folder`, with duplicates planted among them; truth.csv beside the folder.
 
-    truth.csv: image, family (images of one family show the same), original, level (empty for the originals), burst. An
-    image of a chain shows two originals and has a line for each. Images of one burst are photographs of one scene, each
-    a family of its own: nearly identical, and no duplicates.
+    truth.csv: image, family (images of one family show the same), original, level (empty where it is a copy of none),
+    burst. An image of a chain shows two originals and has a line for each, a copy that was pasted onto another picture
+    one for that, too. Images of one burst are photographs of one scene, each a family of its own: nearly identical, and
+    no duplicates. Pictures that the tars hold twice are of one family.
     """
     import numpy as np
 
@@ -36,12 +38,13 @@ def plant(tars: str, count: str, folder: str) -> dict[str, object]:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     pictures = list(_pictures(Path(tars), int(count)))
-    aside = [_decode(data) for data in list(_members(Path(tars)))[-OTHERS:]]
+    families = _families(Path(tars), int(count))
+    aside = [_decode(data) for _, data in list(_members(Path(tars)))[-OTHERS:]]
     lines: list[tuple[str, str, str, str]] = []
     for number, encoded in enumerate(pictures):
         name = f"{number:06}.{'jpg' if number % 2 else 'webp'}"
         _write(target / name, encoded if number % 2 == 0 else _jpeg(_decode(encoded), QUALITIES[0]))
-        lines.append((name, f"{number:06}", name, ""))
+        lines.append((name, families[number], name, ""))
     names = [line[0] for line in lines]
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(pictures))
@@ -54,23 +57,25 @@ def plant(tars: str, count: str, folder: str) -> dict[str, object]:
         for copy in range(int(rng.integers(1, MOST_COPIES + 1))):
             level = LEVELS[copy % len(LEVELS)]
             draw = np.random.default_rng([number, copy])
-            others = [aside[int(other)] for other in draw.integers(0, OTHERS, 3)]
+            drawn = draw.integers(0, OTHERS, 3).tolist()
+            others = _Noting(aside[other] for other in drawn)
             pixels = edit_image(_decode(pictures[number]), level, draw, others).pixels
             name = f"c{draw.integers(16**8):08x}.jpg"  # names tell nothing of the original
             _write(target / name, _jpeg(pixels, QUALITIES[copy % len(QUALITIES)]))
-            lines.append((name, f"{number:06}", names[number], level))
+            lines.append((name, families[number], names[number], level))
+            lines += [(name, f"aside {drawn[taken]:03}", "", "") for taken in sorted(others.taken)]
     for one, other in zip(first.tolist(), second.tolist(), strict=True):
         name = f"b{one:06}.jpg"
         _write(target / name, _jpeg(_side_by_side(_decode(pictures[one]), _decode(pictures[other])), 90))
-        lines += [(name, f"{each:06}", names[each], "chain") for each in (one, other)]
+        lines += [(name, families[each], names[each], "chain") for each in (one, other)]
     for number in identical.tolist():
         name = f"i{number:06}{Path(names[number]).suffix}"
         _write(target / name, (target / names[number]).read_bytes())
-        lines.append((name, f"{number:06}", names[number], "identical"))
+        lines.append((name, families[number], names[number], "identical"))
     for number in lossless.tolist():
         name = f"l{number:06}.png"
         _write(target / name, _png(_decode((target / names[number]).read_bytes())))
-        lines.append((name, f"{number:06}", names[number], "lossless"))
+        lines.append((name, families[number], names[number], "lossless"))
     for number in rest[: int(len(pictures) * BURST_SHARE)].tolist():
         bursts[names[number]] = f"{number:06}"
         draw = np.random.default_rng([number, MOST_COPIES])
@@ -86,11 +91,23 @@ def plant(tars: str, count: str, folder: str) -> dict[str, object]:
     return {"images": len(list(target.iterdir()))}
 
 
+class _Noting(list[Any]):
+    """A list that knows which places were looked at: what an edit showed of other pictures."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        super().__init__(items)
+        self.taken: set[int] = set()
+
+    def __getitem__(self, place: Any) -> Any:
+        self.taken.add(place)
+        return super().__getitem__(place)
+
+
 def _pictures(tars: Path, count: int) -> Iterator[bytes]:
     """`count` images of the tars; where they hold fewer, quarters of them in place of whole images."""
     import cv2
 
-    images = list(_members(tars))[:-OTHERS]
+    images = [data for _, data in _members(tars)][:-OTHERS]
     if count <= len(images):
         yield from images[:count]
         return
@@ -103,13 +120,32 @@ def _pictures(tars: Path, count: int) -> Iterator[bytes]:
         yield cv2.imencode(".webp", pixels[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 90])[1].tobytes()
 
 
-def _members(tars: Path) -> Iterator[bytes]:
+def _families(tars: Path, count: int) -> list[str]:
+    """A name for what each of the `_pictures` shows. Pictures that SAME_PICTURES lists together share one, and so do
+    all their quarters: two crops of one picture have others.
+    """
+    ids = [Path(name).stem for name, _ in _members(tars)][:-OTHERS]
+    numbers = {each: number for number, each in enumerate(ids)}
+    first = list(range(len(ids)))
+    with SAME_PICTURES.open(newline="") as file:
+        listed = [(row["one"], row["other"]) for row in csv.DictReader(file)]
+    for one, other in ((numbers[a], numbers[b]) for a, b in listed if a in numbers and b in numbers):
+        merged = sorted((first[one], first[other]))
+        first = [merged[0] if each == merged[1] else each for each in first]
+    shared = {each for number, each in enumerate(first) if each != number}
+    if count <= len(ids):
+        return [f"{each:06}" for each in first[:count]]
+    wholes = [first[number // 4] for number in range(count)]
+    return [f"all of {whole:06}" if whole in shared else f"{number:06}" for number, whole in enumerate(wholes)]
+
+
+def _members(tars: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(tars.glob("*.tar")):
         with tarfile.open(path) as tar:
             for member in tar:
                 file = tar.extractfile(member)
                 if file is not None:
-                    yield file.read()
+                    yield member.name, file.read()
 
 
 def _quarter(pixels: Any, number: int) -> Any:
