@@ -44,6 +44,7 @@ from copydet.search.views import View, ViewLevel
 from copydet.search.votes import NO_VOTES, LocalLists, Voted
 from copydet.shards.local import join_local
 from copydet.shards.shard import Shard
+from copydet.store.hashing import hash_file
 from copydet.verification.references import ReferenceReader
 from copydet.workers import Workers
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CANDIDATES = 10  # of a query, or more where more are asked for
+_SCORING = ("background", "calibration")  # files of a descriptor
 _OF_VOTES, _OF_GISTS = 0.6, 0.1  # shares of them that votes and gists propose; the views propose the others
 
 
@@ -69,6 +71,11 @@ class OpenDescriptor:
     def runtime(self) -> Runtime:
         """Opened when it is first asked for: matching embeddings needs none. Raises as `open_runtime` does."""
         return open_runtime(self.descriptor, self.device)
+
+    @cached_property
+    def scoring(self) -> dict[str, str]:
+        """Hashes of the files that make a score of similarities; they may be fitted anew for stored vectors."""
+        return {kind: hash_file(path) for kind, path in self.descriptor.files.items() if kind in _SCORING}
 
     @property
     def scan(self) -> Scan | None:

@@ -67,6 +67,7 @@ def measure(
         "index": str(index.path.resolve()),
         "snapshot": [index.snapshot.number, index.snapshot.created_at],
         "descriptor": index.descriptor.hash,
+        "scoring": opened.scoring,
         "where": where,
         "options": repr(replace(options, workers=None)),
     }

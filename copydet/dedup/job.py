@@ -159,6 +159,7 @@ class _Job:
             "format": _FORMAT,
             "indexes": [_hash(each) for each in self.own],
             "against": [_hash(each) for each in self.others],
+            "scoring": self.own[0].opened.scoring,
             "verified": verified,
             "ignored": sorted(self.ignored.references),
         }

@@ -22,6 +22,7 @@ from planted import drawn, groups, index_vectors, photo
 from copydet.decisions.ignore import Ignored, read_ignored
 from copydet.dedup import near, pairs
 from copydet.dedup.job import deduplicate
+from copydet.descriptors.registry import SHIPPED
 from copydet.errors import IndexLocked, UsageError
 from copydet.index import Index
 from copydet.store.locks import write_lock
@@ -38,6 +39,11 @@ def lines(path: Path) -> list[str]:
 def rows(path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     return found
+
+
+def near_scores(output: Path) -> dict[tuple[str, str], float]:
+    found = rows(output / "pairs.parquet")
+    return {(row["query_id"], row["reference_id"]): row["score"] for row in found if not row["exact"]}
 
 
 def contents(output: Path) -> dict[str, bytes]:
@@ -135,6 +141,21 @@ def test_another_precision_or_rule_judges_nothing_again(tmp_path: Path, indexed:
     assert "chelsea-again.png" in lines(tmp_path / "out" / "keep.txt")
     deduplicate(indexed.path, tmp_path / "out", precision=0.5, keep="first", verify=False)
     assert all(row["inliers"] is None for row in rows(tmp_path / "out" / "pairs.parquet"))
+
+
+def test_a_descriptor_that_was_calibrated_anew_judges_anew(tmp_path: Path, photos: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "small", tmp_path / "mine")
+    index = Index.build(photos, tmp_path / "photos.index", descriptor=str(folder), device="cpu")
+    deduplicate(index.path, tmp_path / "out")
+    before = near_scores(tmp_path / "out")
+    fitted = json.loads((folder / "calibration.json").read_text())
+    for model in ("sighted", "blind"):
+        fitted["stored"][model]["intercept"] += 1
+    (folder / "calibration.json").write_text(json.dumps(fitted))
+    deduplicate(index.path, tmp_path / "out")
+    after = near_scores(tmp_path / "out")
+    assert before
+    assert all(after[pair] > score for pair, score in before.items())
 
 
 def test_an_image_of_the_other_collection_is_never_dropped_and_its_copies_are(tmp_path: Path, indexed: Index) -> None:
