@@ -4,7 +4,7 @@ No single number decides. Few inliers are enough where the pixels agree; pixels 
 two photos of one shelf have many inliers and pixels that do not agree; a picture that lost all its features to a filter
 has its similarity and its agreement. These are products of numbers, so the model has all products of two (and squares)
 besides the numbers themselves, which are logarithms where ratios matter. It is a logistic regression: convex, the same
-for the same pairs, two hundred numbers in JSON, and calibrated by its making. Its ridge is strong on purpose.
+for the same pairs, three hundred numbers in JSON, and calibrated by its making. Its ridge is strong on purpose.
 
 There are two of them. `sighted` judges pairs whose pixels were compared; `blind` the others (originals out of reach, or
 no place found) from features alone. Numbers are clipped to the range that was fitted on: nothing extrapolates.
@@ -25,6 +25,7 @@ _LEAST_OVERLAP = 1e-3
 # photographs has to hold for large ones. Between 2e-4 and 5e-2 micro-AP on the development benchmark rises by .04.
 _RIDGE = 5e-2
 _NO_RIDGE = 1e-6
+_NOISE, _STILL = 0.01, 0.03  # of a correlation, and pixels: what JPEG and resampling alone do
 _NOTHING_KNOWN = 0.3  # what neither image has whole, where nothing was found that they share
 
 NUMBERS = (
@@ -39,7 +40,22 @@ NUMBERS = (
     "log reference overlap",
     "whole of neither",
 )
-PIXEL_NUMBERS = ("agreement", "agreeing", "log blocks", "bend", "in place", "tone", "coarse", "coarse bend", "outlines")
+PIXEL_NUMBERS = (
+    "agreement",
+    "agreeing",
+    "log blocks",
+    "bend",
+    "in place",
+    "tone",
+    "coarse",
+    "coarse bend",
+    "outlines",
+    "log disagreement",
+    "log out of place",
+    "log coarse disagreement",
+    "log bend",
+    "log coarse bend",
+)
 
 
 @dataclass(frozen=True)
@@ -115,8 +131,18 @@ def numbers_of(pairs: Sequence[PairNumbers], names: Sequence[str]) -> NDArray[np
         "coarse": columns["coarse"],
         "coarse bend": columns["coarse_bend"],
         "outlines": columns["outlines"],
+        # The same pixels differ by noise, another photograph by several times that, and both by little of the whole.
+        "log disagreement": _log_lack(columns["agreement"]),
+        "log out of place": _log_lack(columns["in_place"]),
+        "log coarse disagreement": _log_lack(columns["coarse"]),
+        "log bend": np.log(columns["bend"] + _STILL),
+        "log coarse bend": np.log(columns["coarse_bend"] + _STILL),
     }
     return np.stack([named[name] for name in names], axis=1)
+
+
+def _log_lack(correlation: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.log(np.maximum(1 - correlation, 0) + _NOISE))
 
 
 _FIELDS = tuple(PairNumbers.__dataclass_fields__)

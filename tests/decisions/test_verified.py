@@ -138,10 +138,18 @@ def test_any_pair_has_a_score_between_0_and_1(pair: PairNumbers) -> None:
 def test_the_numbers_are_finite_and_their_products_are_all_there() -> None:
     pairs = [STRANGERS, LOST, COPY, PairNumbers(*[0.0] * 19)]
     numbers = numbers_of(pairs, NUMBERS + PIXEL_NUMBERS)
-    assert numbers.shape == (4, 19)
+    assert numbers.shape == (4, len(NUMBERS + PIXEL_NUMBERS))
     assert np.isfinite(numbers).all()
     expanded = quadratic(np.array([[2.0, 3.0, 5.0]]))
     assert sorted(expanded[0]) == sorted([2, 3, 5, 4, 6, 10, 9, 15, 25])
+
+
+@given(st.floats(0, 0.93), st.floats(0.01, 0.03))
+def test_the_same_step_towards_agreement_says_the_more_the_nearer_it_is(agreement: float, step: float) -> None:
+    pairs = [replace(COPY, agreement=each) for each in (agreement, agreement + step, 1 - step, 1.0)]
+    lacks = numbers_of(pairs, ["log disagreement"])[:, 0]
+    assert lacks[0] > lacks[1] >= lacks[2] > lacks[3]
+    assert lacks[2] - lacks[3] >= lacks[0] - lacks[1]
 
 
 def way(start: PairNumbers, end: PairNumbers, steps: int = 12) -> list[PairNumbers]:
