@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ def main() -> None:
     parser.add_argument("--fastdup", type=Path, help="a Python that has fastdup")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
+    # Said now, not when everything else has been measured.
+    if "pdq" in arguments.peers and find_spec("pdqhash") is None:
+        parser.error("PDQ needs the package pdqhash: pip install pdqhash, or name other --peers")
+    if "fastdup" in arguments.peers and arguments.fastdup is None:
+        parser.error("name a Python that has fastdup with --fastdup, or other --peers")
     benchmark = read_benchmark(arguments.benchmark)
     rows = []
     with tempfile.TemporaryDirectory() as work:
