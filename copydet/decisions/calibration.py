@@ -35,6 +35,7 @@ from copydet.errors import UsageError
 
 PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
 FORMAT_VERSION = 3  # 1 had no verified part, 2 none for stored pairs
+_COMMAND = "copydet evaluate --calibrate PHOTOS --descriptor FOLDER"
 _RIDGE = 1e-6  # enough to share a weight between two columns that are the same, as they are without a bank
 
 
@@ -235,7 +236,8 @@ def read_calibration(path: Path) -> Calibration:
         if calibration.normalised_weight <= 0 or calibration.similarity_weight < 0:
             raise ValueError("the score falls with similarity")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"cannot read the calibration {path}: {error}") from error
+        detail = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UsageError(f"cannot read the calibration {path}: {detail}; fit it again with: {_COMMAND}") from error
     return calibration
 
 

@@ -78,7 +78,10 @@ def calibrate_descriptor(
 
     Raises UsageError when the sources have too few images.
     """
-    opened = open_descriptor(load_descriptor(str(folder)), device)
+    descriptor = load_descriptor(str(folder))
+    # Without the calibration that is there: nothing here asks for a score, and a damaged one is what a new one is for.
+    files = {kind: path for kind, path in descriptor.files.items() if kind != "calibration"}
+    opened = open_descriptor(replace(descriptor, files=files), device)
     pairs = make_pairs(opened, sources, seed=seed, images=images)
     is_copy, stored = pairs.searched.is_copy, pairs.stored.is_copy
     message = (

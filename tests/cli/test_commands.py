@@ -244,6 +244,7 @@ def test_evaluate_scores_a_descriptor_on_a_benchmark_folder(
 def test_evaluate_calibrates_a_descriptor_of_ones_own(run: Run, descriptor: Path, tmp_path: Path) -> None:
     own, pool = tmp_path / "own", tmp_path / "pool"
     shutil.copytree(descriptor, own)
+    (own / "calibration.json").write_text("{")  # what a new one is asked for
     pool.mkdir()
     for number in range(24):
         rng = np.random.default_rng(number)

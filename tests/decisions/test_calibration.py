@@ -191,3 +191,10 @@ def test_every_promised_precision_has_a_threshold() -> None:
     assert tuple(fitted().thresholds) == PRECISIONS
     assert fitted().calibrated
     assert not neutral(True).calibrated
+
+
+def test_a_calibration_without_a_part_names_the_part_and_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text('{"format_version": 3}')
+    with pytest.raises(UsageError, match=r"'thresholds' is missing; fit it again with: copydet evaluate --calibrate"):
+        read_calibration(path)
