@@ -66,8 +66,8 @@ class Codec:
         vectors += self.lists[self.list_numbers(records)]
         return vectors
 
-    def list_numbers(self, records: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The inverted list of each record, int64 [n]. Raises CopydetError for records that no codec wrote."""
+    def list_numbers(self, records: NDArray[np.uint8]) -> NDArray[np.uint16]:
+        """The inverted list of each record, uint16 [n]. Raises CopydetError for records that no codec wrote."""
         numbers = list_numbers(records)
         if len(numbers) and numbers.max() >= len(self.lists):
             raise CopydetError(
@@ -102,10 +102,10 @@ def _nearest(vectors: Floats, table: Floats) -> NDArray[np.intp]:
     return numbers
 
 
-def list_numbers(records: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The inverted list that each record belongs to, int64 [n]."""
-    low, high = records[:, _FRAME_BYTES], records[:, _FRAME_BYTES + 1]
-    return low.astype(np.int64) + 256 * high.astype(np.int64)
+def list_numbers(records: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """The inverted list that each record belongs to, uint16 [n]."""
+    both = np.ascontiguousarray(records[:, _FRAME_BYTES : _FRAME_BYTES + _LIST_BYTES])
+    return both.view("<u2").ravel()
 
 
 def code_bytes(records: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ NEIGHBOURS = 5  # that a feature of the query looks at; the last one only sets t
 _NPROBE = 4
 _LEAST_WEIGHT = 0.02
 _FAST_PARTS = (1, 2, 4, 8, 12)  # numbers in a part of a code (fvec_inner_products_ny of FAISS 1.15)
+_LISTS_AT_ONCE = 128
 _GROUPS, _AT_ONCE = 128, 256  # of lists; vectors whose lists are looked for at once
 _MOST_NEGATIVE = 200  # features, the strongest first, that a negative is looked for with: it is rare
 _MOST_VOTES = 150  # for one reference in one variant: more say nothing new, and pairs grow with the square
@@ -60,7 +61,7 @@ class LocalLists:
         counts = [np.diff(np.asarray(each.offsets)) for each in stored]
         self.images = sum(map(len, counts))
         per_image = np.concatenate([np.empty(0, np.int64), *counts])
-        self._image = np.repeat(np.arange(self.images), per_image)  # of each feature
+        self._image = np.repeat(np.arange(self.images, dtype=np.int32), per_image)  # of each feature
         self._first = np.cumsum(per_image) - per_image  # feature of each image
         self._starts = np.cumsum([0, *map(len, self._records)])
         self.whole = self.images > 0 and all(map(len, self._records))  # no shard was made without
@@ -77,18 +78,24 @@ class LocalLists:
         index.precompute_table()
         index.is_trained, index.nprobe = True, self._nprobe
         for start, records in zip(self._starts[:-1], self._records, strict=True):
-            numbers, codes = codec.list_numbers(records), code_bytes(records)
-            order = np.argsort(numbers, kind="stable")
-            ids, codes = (order + start).astype(np.int64), codes[order]
-            present, first, count = np.unique(numbers[order], return_index=True, return_counts=True)
-            for number, begin, length in zip(present, first, count, strict=True):
+            self._fill(index, records, int(start))
+        return index
+
+    def _fill(self, index: Any, records: NDArray[np.uint8], start: int) -> None:
+        """Add the records of one shard, whose first is feature number `start`, to the lists: a few lists at a time, for
+        sorting all at once takes more memory than the lists themselves.
+        """
+        numbers = self._codec.list_numbers(records)
+        for low in range(0, len(self._codec.lists), _LISTS_AT_ONCE):
+            rows = np.flatnonzero((numbers >= low) & (numbers < low + _LISTS_AT_ONCE))
+            rows = rows[np.argsort(numbers[rows], kind="stable")]
+            ids, codes = rows + start, code_bytes(records[rows])
+            present, first, count = np.unique(numbers[rows], return_index=True, return_counts=True)
+            for number, begin, length in zip(present.tolist(), first.tolist(), count.tolist(), strict=True):
                 part = slice(begin, begin + length)
                 ids_here, codes_here = ids[part], codes[part]
-                index.invlists.add_entries(
-                    int(number), int(length), faiss.swig_ptr(ids_here), faiss.swig_ptr(codes_here)
-                )
-            index.ntotal += len(records)
-        return index
+                index.invlists.add_entries(number, length, faiss.swig_ptr(ids_here), faiss.swig_ptr(codes_here))
+        index.ntotal += len(records)
 
     def vote(self, query: QueryFeatures, count: int, selected: NDArray[np.bool_] | None = None) -> Voted:
         """The `count` references that most of the query's features agree on; `selected` bool [images] or all."""
@@ -108,7 +115,7 @@ class LocalLists:
             return [NO_VOTES] * len(queries)
         frames = unpack_frames(self._gather(votes.feature))
         asked = np.concatenate([query.frames for query in queries])
-        weight, image = _company(votes, frames, asked), self._image[votes.feature]
+        weight, image = _company(votes, frames, asked), self._image[votes.feature].astype(np.int64)
         heaviest_first = np.argsort(-weight, kind="stable")
         pairs = (votes.query * self.images + image)[heaviest_first]
         heaviest = heaviest_first[np.unique(pairs, return_index=True)[1]]  # vote of each query and image
