@@ -80,8 +80,10 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
         found = again = replace(coarse, matrix=matrix)
     else:
         found = _look_closer(query, reference, matrix, coarse, inliers)
-        canvas = shared_canvas(query.size, reference.size, found.matrix, _COARSE, BLOCK)
-        again = _measure_on(canvas, query, reference, found.matrix, inliers, brief=True)
+        again = coarse
+        if found.matrix is not matrix or inliers is not None:
+            canvas = shared_canvas(query.size, reference.size, found.matrix, _COARSE, BLOCK)
+            again = _measure_on(canvas, query, reference, found.matrix, inliers, brief=True)
     found = replace(found, coarse=again.median, coarse_bend=again.bend)
     return found if canvas is None else _with_outlines(canvas, query, reference, found)
 
