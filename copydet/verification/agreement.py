@@ -80,7 +80,7 @@ def measure_agreement(query: Picture, reference: Picture, matrix: Matrix, inlier
         found = again = replace(coarse, matrix=matrix)
     else:
         found = _look_closer(query, reference, matrix, coarse, inliers)
-        again = coarse
+        again = coarse  # the same look, unless the transform was mended or inliers may choose a part
         if found.matrix is not matrix or inliers is not None:
             canvas = shared_canvas(query.size, reference.size, found.matrix, _COARSE, BLOCK)
             again = _measure_on(canvas, query, reference, found.matrix, inliers, brief=True)
